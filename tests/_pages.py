@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 __all__ = ["Page", "assert_self_contained", "read"]
 
-_VOID = {"meta", "br", "hr"}
+_VOID = {"meta", "wbr"}
 _LOADING = {"src", "srcset", "action", "data", "poster", "background", "formaction", "ping"}
 _KNOWN = {
     *("html", "head", "meta", "title", "style", "body", "main", "section", "div", "h1", "h2", "h3"),
@@ -16,6 +16,7 @@ _KNOWN = {
         "b",
         "i",
         "small",
+        "wbr",
         "span",
         "ul",
         "li",

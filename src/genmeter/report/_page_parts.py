@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from genmeter.tables.markup import Markup, element, join
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["card", "figure", "figures", "items", "listed", "paragraph", "section", "shown", "table"]
 
 _MAX_TEXT = 160  # characters of a name
+_AFTER_SIGN = re.compile(r"(?<=[_/.:-])")  # where a name may wrap
+_WRAP = element("wbr")
 
 
 def shown(text: str) -> str:
@@ -87,7 +90,11 @@ def listed(names: Iterable[str], most: int = 20) -> str:
 
 
 def _cell(tag: str, text: str, column: Column, *, label: bool = True) -> Markup:
-    content = text if isinstance(text, Markup) else shown(text)
+    content: str = text
+    if not isinstance(text, Markup):
+        content = shown(text)
+        if column.is_name:
+            content = join(_AFTER_SIGN.split(content), _WRAP)
     return element(
         tag,
         content,

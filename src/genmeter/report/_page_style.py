@@ -135,10 +135,12 @@ th, td {{ padding: 4px 12px 4px 0; border-bottom: 1px solid var(--line); vertica
   text-align: right; white-space: nowrap; min-width: 3.6em; }}
 th {{ font-weight: 600; }}
 th.name, td.name {{ text-align: left; white-space: normal; min-width: 9.5em; max-width: 24em; }}
-thead th {{ color: var(--quiet); font-weight: 500; border-bottom-width: 2px; }}
+thead th {{ color: var(--quiet); font-weight: 500; border-bottom-width: 2px; white-space: normal;
+  overflow-wrap: normal; vertical-align: bottom; }}
 tfoot th {{ border-bottom: 0; border-top: 2px solid var(--line); }}
 td small {{ display: block; color: var(--quiet); }}
-@media screen and (max-width: 1000px) {{ .cards {{ grid-template-columns: repeat(3, 1fr); }} table {{ font-size: .93em; }} th, td {{ padding-right: 9px; }} }}
+@media screen and (max-width: 1000px) {{ .cards {{ grid-template-columns: repeat(3, 1fr); }} table {{ font-size: .9em; }}
+  th, td {{ padding-right: 9px; }} th.name, td.name {{ min-width: 7.5em; }} }}
 @media screen and (max-width: 640px) {{
   body {{ padding: 14px 14px 30px; }}
   dl {{ grid-template-columns: 1fr; gap: 0; }}

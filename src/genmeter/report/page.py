@@ -155,9 +155,8 @@ def missing_parts(details: Details, *parts: str) -> list[str]:
         having, what = _PARTS[part]
         without = [_KINDS[kind] for kind in _KINDS if kind in details.kinds - having]
         if without:
-            with_it = " and ".join(_KINDS[kind] for kind in _KINDS if kind in having)
-            names = " and ".join(without)
-            found.append(f"Not in {names}: {what}. These are in {with_it}.")
+            with_it = [_KINDS[kind] for kind in _KINDS if kind in having - {"afterimage"}]
+            found.append(f"Not in {_all_of(without)}: {what}. These are in {_all_of(with_it)}.")
     return found
 
 
@@ -267,7 +266,9 @@ def _samples(samples: Samples) -> list[Markup]:
     share = done / samples.expected
     width = f"width:{min(1.0, share):.1%}"
     return [
-        paragraph(f"{source}: {done:,} of {samples.expected:,.0f} samples ({share:.1%}); {text}"),
+        paragraph(
+            f"{source}: {done:,} of {samples.expected:,.0f} samples ({_share(share)}); {text}"
+        ),
         element("div", element("div", style=width), class_="meter"),
     ]
 
@@ -386,7 +387,7 @@ def _budgets(limits: Sequence[Limit]) -> Markup:
 
 
 def _used(limit: Limit) -> Markup:
-    share = _NO_VALUE if limit.share is None else f"{limit.share:.1%}"
+    share = _NO_VALUE if limit.share is None else _share(limit.share)
     if not limit.is_over:
         return Markup.of(share)
     return element("span", f"{share}, over", class_="bad")
@@ -397,13 +398,14 @@ def _alerts(run: Run) -> Markup:
     parts: list[Markup] = []
     if "endpoint" in details.kinds:
         firing = [
-            f"{shown(name)}: {_jobs(count)}" for name, count in sorted(details.firing.items())
+            f"{shown(name)}: {_number_of(count, 'job')}"
+            for name, count in sorted(details.firing.items())
         ]
         parts += [element("h3", "Firing as the report was written")]
         parts += [items(firing) or paragraph("None, as the jobs evaluate them.")]
     if "prometheus" in details.kinds:
         fired = [
-            f"{shown(name)}: in {count:,} processes"
+            f"{shown(name)}: {_number_of(count, 'process')}"
             for name, count in sorted(details.fired.items())
         ]
         parts += [element("h3", "Fired within the window")]
@@ -471,6 +473,11 @@ def _missing(details: Details, *parts: str) -> list[Markup]:
     return [paragraph(text, "quiet") for text in missing_parts(details, *parts)]
 
 
+def _all_of(names: Sequence[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
+
+
 def _names(usage: UsageTable, key: str) -> list[str]:
     return sorted({name for each in usage.rows if (name := getattr(each, key))})
 
@@ -479,8 +486,12 @@ def _counted(count: int, failures: int) -> str:
     return f"{count:,}, {failures:,} failed" if count else "none"
 
 
-def _jobs(count: int) -> str:
-    return f"in {count:,} job{'' if count == 1 else 's'}"
+def _number_of(count: int, noun: str) -> str:
+    return f"in {count:,} {noun}{'' if count == 1 else 's' if noun == 'job' else 'es'}"
+
+
+def _share(share: float) -> str:
+    return f"{100 * share:,.1f} %"
 
 
 def _seconds(value: float | None) -> str:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Markup", "element", "escaped", "join"]
 
-_VOID = frozenset({"br", "hr", "meta"})
+_VOID = frozenset({"meta", "wbr"})
 
 
 class Markup(str):

@@ -69,7 +69,7 @@ def test_a_page_groups_and_prices_as_the_report_does(
     assert "are over --fail-over-tokens 100" in err
     found = read(page.read_text())
     assert found.tables[0][0][0] == "step"
-    assert ["--fail-over-tokens", "100 tokens", "220", "220.0%, over"] in found.tables[-1]
+    assert ["--fail-over-tokens", "100 tokens", "220", "220.0 %, over"] in found.tables[-1]
     assert found.tables[-1][-1][3] == "-, over"
     assert "models without a price: 1" in found.sections["Budgets"]
 

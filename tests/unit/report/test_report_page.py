@@ -170,7 +170,7 @@ def test_a_page_of_an_endpoint_has_progress_alerts_and_estimates() -> None:
     add_job(details, "host:9464", families)
     page = page_of_table(sum_families(families), details)
     progress = page.sections["Progress"]
-    assert "host:9464: 2 of 4 samples (50.0%); 1 accepted, 1 rejected (<duplicate> 1)" in progress
+    assert "host:9464: 2 of 4 samples (50.0 %); 1 accepted, 1 rejected (<duplicate> 1)" in progress
     assert "Not in endpoints: the time of each call." in progress
     assert ("div", {"style": "width:50.0%"}) in page.elements
     assert "<Slow>: in 1 job" in page.sections["Alerts"]
@@ -186,11 +186,13 @@ def test_a_page_of_an_endpoint_has_progress_alerts_and_estimates() -> None:
 def test_a_page_of_prometheus_has_the_alerts_that_fired() -> None:
     """And says that it lacks the scores."""
     details = Details({"prometheus"})
-    details.fired["Slow"] = 2
+    details.fired.update({"Slow": 2, "Late": 1})
     table = UsageTable("prometheus", timedelta(hours=1), since=0.0, until=3600.0)
     table.row(GroupKey("a", None, None, GENERATION)).calls = 1
     page = page_of_table(table, details)
-    assert "Fired within the window Slow: in 2 processes" in page.sections["Alerts"]
+    assert (
+        "Fired within the window Late: in 1 process Slow: in 2 processes" in page.sections["Alerts"]
+    )
     assert "Not in Prometheus: the scores of evaluations." in page.sections["Scores"]
     assert "the last 1:00:00" in page.sections["The job"]
     details.fired.clear()
@@ -205,7 +207,7 @@ def test_a_page_of_prometheus_has_the_alerts_that_fired() -> None:
             Samples("h:1", 3),
             "h:1: 3 samples of an unknown number; 3 accepted, 0 rejected; running.",
         ),
-        (Samples("h:1", 9, expected=4.0), "h:1: 9 of 4 samples (225.0%); 9 accepted"),
+        (Samples("h:1", 9, expected=4.0), "h:1: 9 of 4 samples (225.0 %); 9 accepted"),
     ],
 )
 def test_progress_is_unknown_or_beyond_the_end(samples: Samples, text: str) -> None:
@@ -224,7 +226,7 @@ def test_limits_are_shown_with_what_is_wrong_with_their_sums() -> None:
         Limit("--other", "4", "1", 0.25, is_over=False),
     ]
     page = page_of_table(UsageTable("journal"), limits=limits)
-    assert [row[3] for row in page.tables[-1]] == ["share", "150.0%, over", "-, over", "25.0%"]
+    assert [row[3] for row in page.tables[-1]] == ["share", "150.0 %, over", "-, over", "25.0 %"]
     assert "--fail-over-cost: <doubt>." in page.sections["Budgets"]
 
 

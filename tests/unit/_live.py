@@ -9,8 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
 from genmeter.cli.live.rates import Rates
-from genmeter.cli.live.status import Status
 from genmeter.cli.live.watch import RUNNING, Row
+from genmeter.report.status import Status
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,6 +9,7 @@ import shutil
 import sys
 from datetime import timedelta
 from pathlib import Path
+from string import ascii_uppercase
 from typing import TYPE_CHECKING
 
 from genmeter.cli._arguments import checked
@@ -16,11 +17,16 @@ from genmeter.cli._files import write_files, write_output
 from genmeter.config.checks import count, number
 from genmeter.config.prices import PriceTable
 from genmeter.errors import ConfigError
+from genmeter.report.comparison import Comparison, Run
+from genmeter.report.details import Details
 from genmeter.report.formats import FIELDS, all_notes, printable, to_csv, to_json, to_table
-from genmeter.report.sources import read_sources
+from genmeter.report.sources import read_sources, source_name
 from genmeter.report.usage_table import GROUP_KEYS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from genmeter.report.page import Limit
     from genmeter.report.usage_table import UsageTable
 
 __all__ = ["HELP", "add_arguments", "run"]
@@ -47,6 +53,16 @@ the same job (GENMETER_JOB, OTEL_SERVICE_NAME) or target.
 
 --by process shows the processes of a journal as HOST:PID, and an endpoint by
 its address; --by job shows the names of jobs.
+
+--compare takes each SOURCE as a run, the first of which the others are
+compared with. Better and worse are said of cost, failures and durations, where
+both numbers are exact. A window is counted back for each run by itself.
+
+--html FILE writes a page too: one file with plots, which loads nothing, so that
+it can be sent. It has what the sources have beside the sums: calls over time,
+errors, first-chunk times, scores, progress, alerts; and says what they lack. It
+names models, steps, jobs, hosts and paths, and has no texts of errors. It needs
+genmeter[plots].
 
 --window is counted back from the newest event in all sources, not from now,
 except for a fleet, which needs it. It cannot be used with an endpoint, which
@@ -80,6 +96,7 @@ _OVER = 4
 _WINDOW = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _MAX_WINDOW = timedelta(days=36_500)
+_PAGE_SUFFIXES = (".html", ".htm")
 _LARGE = 8 * 2**20  # bytes; smaller files need no progress bar
 
 
@@ -98,9 +115,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--by",
         type=_keys,
-        default=("model", "step"),
         metavar="KEYS",
-        help=f"group by some of {','.join(GROUP_KEYS)} (default: model,step)",
+        help=f"group by some of {','.join(GROUP_KEYS)} (default: model,step; with --compare: model)",
     )
     add(
         "--window",
@@ -129,6 +145,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--format", choices=("table", "csv", "json"), default="table", help="default: table")
     add("--output", metavar="FILE", help="write to this file instead of standard output")
+    add(
+        "--compare",
+        action="store_true",
+        help="each SOURCE is a run: show them side by side, and how each differs from the first",
+    )
+    add(
+        "--html",
+        type=_page_path,
+        metavar="FILE",
+        help="write a page to pass around too: one .html file with plots, which loads nothing",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -139,23 +166,131 @@ def run(args: argparse.Namespace) -> int:
         ExportError: An export cannot be read, or the output cannot be written.
         MissingExtraError: A package that a source or the prices need is not installed.
     """
+    _check_arguments(args)
     prices = PriceTable.coerce(_prices(args.prices))
-    table = _read(args.sources, args.window, prices)
+    if args.compare:
+        return _run_comparison(args, prices)
+    by = args.by or ("model", "step")
+    details = None if args.html is None else Details()
+    table = _read(args.sources, args.window, prices, details)
     is_over, limits = _check_limits(table, args.fail_over_tokens, args.fail_over_cost)
-    if args.output is None:
-        _print(f"{_render(table, args)}\n")
-    else:
-        write_files({Path(args.output): f"{_render(table, args)}\n"}, "--output", args.output)
+    page = None
+    if details is not None:
+        from genmeter.report.page import usage_page
+
+        names = _source_names(args.sources)
+        run = Run("", names, table, details)
+        page = usage_page(run, by, limits=_limits_of(table, args))
+    _write(args, _render(table, args, by), page)
     notes = []
     if args.format != "table" or args.output is not None:
         if table.is_empty():
             notes.append("Nothing to report: the source has no calls.")
         notes += all_notes(table)
-    for note in [*notes, *limits]:
-        sys.stderr.write(f"genmeter report: {printable(note)}\n")
+    _say([*notes, *limits])
     if is_over:
         return _OVER
     return _MISSING if table.unread else 0
+
+
+def _check_arguments(args: argparse.Namespace) -> None:
+    """Raise ConfigError if arguments do not suit each other."""
+    if args.compare:
+        if len(args.sources) < 2:  # noqa: PLR2004
+            raise ConfigError(
+                f"--compare needs at least two SOURCEs, each a run, got {args.sources[0]!r}; add another "
+                "(a quoted pattern is one run)"
+            )
+        for option in ("fail_over_tokens", "fail_over_cost"):
+            if getattr(args, option) is not None:
+                name = f"--{option.replace('_', '-')}"
+                raise ConfigError(
+                    f"{name} must be omitted with --compare, got {getattr(args, option):g}; check each "
+                    "run by itself"
+                )
+    if args.html is not None and args.output is not None:
+        page, output = (os.path.realpath(each) for each in (args.html, args.output))
+        if page == output:
+            raise ConfigError(
+                f"--html and --output must be different files, got {args.html!r} for both; change one"
+            )
+
+
+def _run_comparison(args: argparse.Namespace, prices: PriceTable | None) -> int:
+    """Show each source as a run, side by side."""
+    from genmeter.report.comparison_formats import to_csv, to_json
+
+    runs = []
+    for at, source in enumerate(args.sources):
+        details = Details()
+        table = _read([source], args.window, prices, details)
+        runs.append(Run(_run_name(at), _source_names([source]), table, details))
+    comparison = Comparison(runs, args.by or ("model",))
+    page = None
+    if args.html is not None:
+        from genmeter.report.comparison_page import comparison_page
+
+        page = comparison_page(comparison)
+    if args.format == "table":
+        text = _compared(comparison, args)
+    else:
+        text = (to_json if args.format == "json" else to_csv)(comparison)
+    _write(args, text, page)
+    if args.format != "table" or args.output is not None:
+        _say([f"{run.name}: {note}" for run in runs for note in all_notes(run.table)])
+    return 0
+
+
+def _compared(comparison: Comparison, args: argparse.Namespace) -> str:
+    from genmeter.report.comparison_formats import to_text
+
+    if args.output is not None:
+        return to_text(comparison)
+    return to_text(comparison, _width(), is_terminal=sys.stdout.isatty())
+
+
+def _run_name(at: int) -> str:
+    """Return the name of a run: A to Z, then A1 and so on."""
+    count = len(ascii_uppercase)
+    return f"{ascii_uppercase[at % count]}{at // count or ''}"
+
+
+def _source_names(sources: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(map(source_name, sources)))
+
+
+def _write(args: argparse.Namespace, text: str, page: str | None) -> None:
+    """Write the page and the report, files first."""
+    if page is not None:
+        write_files({Path(args.html): page}, "--html", args.html)
+    if args.output is None:
+        _print(f"{text}\n")
+    else:
+        write_files({Path(args.output): f"{text}\n"}, "--output", args.output)
+
+
+def _say(notes: Iterable[str]) -> None:
+    for note in notes:
+        sys.stderr.write(f"genmeter report: {printable(note)}\n")
+
+
+def _limits_of(table: UsageTable, args: argparse.Namespace) -> list[Limit]:
+    """Return the limits that were checked, for the page."""
+    from genmeter.report.page import Limit
+
+    total, limits = table.total(), []
+    if (most := args.fail_over_tokens) is not None:
+        used = total.total_tokens
+        share = used / most if most else None
+        text = (f"{most:,} tokens", f"{used:,}")
+        limits.append(Limit("--fail-over-tokens", *text, share, used > most, _doubt(table)))
+    if (limit := args.fail_over_cost) is not None:
+        cost = total.cost or 0.0
+        share = cost / limit if limit else None
+        text = (f"{limit:,.6g} USD", f"{cost:,.6g}")
+        doubt = _doubt(table, is_cost=True)
+        limits.append(Limit("--fail-over-cost", *text, share, cost > limit, doubt))
+    return limits
 
 
 def _check_limits(
@@ -210,7 +345,12 @@ def _prices(given: list[str] | None) -> str | list[str] | None:
     return given[0] if given and len(given) == 1 else given
 
 
-def _read(sources: list[str], window: timedelta | None, prices: PriceTable | None) -> UsageTable:
+def _read(
+    sources: list[str],
+    window: timedelta | None,
+    prices: PriceTable | None,
+    details: Details | None,
+) -> UsageTable:
     """Read the sources; large ones with a progress bar if standard error is a terminal."""
     from rich.console import Console
     from rich.progress import Progress
@@ -226,21 +366,25 @@ def _read(sources: list[str], window: timedelta | None, prices: PriceTable | Non
             ),
             prices=prices,
             on_error="note_servers",
+            details=details,
         )
 
 
-def _render(table: UsageTable, args: argparse.Namespace) -> str:
+def _render(table: UsageTable, args: argparse.Namespace, by: Sequence[str]) -> str:
     if args.format == "json":
-        return to_json(table, args.by)
+        return to_json(table, by)
     if args.format == "csv":
-        return to_csv(table, args.by)
+        return to_csv(table, by)
     if args.output is not None:
-        return to_table(table, args.by)
-    is_terminal = sys.stdout.isatty()
+        return to_table(table, by)
+    return to_table(table, by, _width(), is_terminal=sys.stdout.isatty())
+
+
+def _width() -> int | None:
+    """Return the columns of the output; None is unlimited."""
     # A pipe is unlimited unless COLUMNS is set.
-    is_limited = is_terminal or os.environ.get("COLUMNS")
-    width = shutil.get_terminal_size().columns if is_limited else None
-    return to_table(table, args.by, width, is_terminal=is_terminal)
+    is_limited = sys.stdout.isatty() or os.environ.get("COLUMNS")
+    return shutil.get_terminal_size().columns if is_limited else None
 
 
 def _print(text: str) -> None:
@@ -257,6 +401,13 @@ def _keys(text: str) -> tuple[str, ...]:
             f"{text!r}"
         )
     return keys
+
+
+def _page_path(text: str) -> str:
+    # The name of a journal, as if the option had no value, must not be overwritten.
+    if Path(text).suffix.lower() not in _PAGE_SUFFIXES:
+        raise argparse.ArgumentTypeError(f"must be a file that ends in .html, got {text!r}")
+    return text
 
 
 def _window(text: str) -> timedelta:

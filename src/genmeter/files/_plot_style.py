@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
     Times = npt.NDArray[np.datetime64]
 
-__all__ = ["Picture", "printable", "printable_all"]
+__all__ = ["THEME", "Picture", "colour_name", "printable", "printable_all"]
 
 _INK, _MUTED, _GRID = "#222222", "#5f6368", "#e4e4e4"
 # Okabe and Ito's palette, safe for readers with a colour vision deficiency:
@@ -51,6 +51,16 @@ _PALETTE = (
     *("#999933", "#882255", "#DDCC77", "#AA4499"),
 )
 """Colours of groups, such as models."""
+_PALETTE_NAMES = tuple(f"group-{number}" for number in range(len(_PALETTE)))
+THEME = {
+    _INK: "ink",
+    _MUTED: "muted",
+    _GRID: "grid",
+    "#ffffff": "ground",
+    **{colour.lower(): name for name, colour in _COLOURS.items()},
+    **{colour.lower(): name for name, colour in zip(_PALETTE_NAMES, _PALETTE, strict=True)},
+}
+"""The name of each colour, in lower case, for a page that has others in the dark."""
 _FULL_WIDTH, _MIN_SCALE = 12.0, 0.6  # width in inches for text of full size, and its smallest scale
 _SIZE, _HEADING_SIZE = 10.5, 14.0  # points
 _PAD_DAYS = 30 / 86_400  # the space around a single moment
@@ -106,12 +116,13 @@ class Picture:
 
     Args:
         size: Width and height in inches.
+        scale: Size of the text, 1 for a full one; by default it grows with the figure.
 
     Attributes:
         figure: The figure; :meth:`panels` adds its axes.
     """
 
-    def __init__(self, size: tuple[float, float]) -> None:
+    def __init__(self, size: tuple[float, float], scale: float | None = None) -> None:
         self.figure: Figure = _Figure(
             size,
             dpi=100,
@@ -120,8 +131,7 @@ class Picture:
             subplotpars=SubplotParams(0.1, 0.1, 0.9, 0.9, 0.2, 0.2),
             layout=ConstrainedLayoutEngine(h_pad=0.04, w_pad=0.04, hspace=0.02, wspace=0.02),
         )
-        # Text grows with the figure.
-        self._scale = max(_MIN_SCALE, min(1.0, size[0] / _FULL_WIDTH))
+        self._scale = scale or max(_MIN_SCALE, min(1.0, size[0] / _FULL_WIDTH))
         self._muted: dict[str, Any] = {"color": _MUTED, "fontsize": _SIZE * self._scale}
         self._beside: dict[str, Any] = {"color": _INK, "fontsize": 0.95 * _SIZE * self._scale}
         self._heading: Text | None = None
@@ -170,13 +180,15 @@ class Picture:
         look: dict[str, Any] = {"color": _COLOURS["pale"], "alpha": 0.55, "linewidth": 0}
         axes.fill_between(_days(low.index[some]), low.iloc[some], high.iloc[some], **look)
 
-    def histogram(self, axes: Axes, values: Floats, edges: Floats) -> None:
+    def histogram(
+        self, axes: Axes, values: Floats, edges: Floats, weights: Floats | None = None
+    ) -> None:
         """Draw a histogram with room for two lines of text at its top."""
         look: dict[str, Any] = {"color": _COLOURS["main"], "edgecolor": "white", "linewidth": 0.4}
-        counts, _, _ = axes.hist(values, edges.tolist(), **look)
+        counts, _, _ = axes.hist(values, edges.tolist(), weights=weights, **look)
         axes.set(xlim=(edges[0], edges[-1]), ylim=(0, 1.16 * float(np.max(counts))))
 
-    def mark(self, axes: Axes, x: float, text: str, line: int) -> None:
+    def mark(self, axes: Axes, x: float, text: str, line: float) -> None:
         """Draw a vertical line with a text beside it, in this line of text from the top."""
         axes.axvline(x, color=_INK, linewidth=1.0, linestyle=(0, (4, 3)), marker="")
         is_right = (axes.transScale + axes.transLimits).transform((x, 0))[0] > _RIGHT
@@ -186,7 +198,13 @@ class Picture:
         axes.annotate(text, (x, 0.99 - 0.06 * line), va="top", **place, **self._beside)
 
     def bars(
-        self, axes: Axes, table: pd.DataFrame, colours: Sequence[str], texts: Sequence[str]
+        self,
+        axes: Axes,
+        table: pd.DataFrame,
+        colours: Sequence[str],
+        texts: Sequence[str],
+        *,
+        has_legend: bool = True,
     ) -> None:
         """Draw a horizontal bar for each row, its columns stacked, with a text at its end."""
         drawn: dict[str, BarContainer] = {}
@@ -199,7 +217,7 @@ class Picture:
         *_, last = drawn.values()
         axes.bar_label(last, texts, padding=5, **self._beside)
         axes.set_xlim(0, end.max())
-        if table.shape[1] > 1:
+        if table.shape[1] > 1 and has_legend:
             self.legend(None, list(drawn.values()), list(drawn))
 
     def boxes(self, axes: Axes, quantiles: Floats, texts: Sequence[str]) -> None:
@@ -207,17 +225,26 @@ class Picture:
         rows, size = np.arange(len(quantiles)), _thickness(len(quantiles))
         low, left, middle, right, high = quantiles.T
         edge = _COLOURS["main"]
-        lines = axes.barh(rows, high - low, 0, low, edgecolor=edge, linewidth=1.2)
+        lines = axes.barh(rows, high - low, 0, low, color=edge, edgecolor=edge, linewidth=1.2)
         look: dict[str, Any] = {"color": _COLOURS["pale"], "edgecolor": edge, "linewidth": 1.0}
         axes.barh(rows, right - left, size, left, **look)
         axes.vlines(middle, rows - size / 2, rows + size / 2, color=_INK, linewidth=2.0)
         axes.bar_label(lines, texts, padding=8, **self._beside)
 
     def stacks(
-        self, axes: Axes, times: Sequence[Any], weights: Sequence[Any], edges: Times
+        self,
+        axes: Axes,
+        times: Sequence[Any],
+        weights: Sequence[Any],
+        edges: Times,
+        names: Sequence[str] = (),
     ) -> list[Any]:
-        """Draw a stack of weights for each time slice, and return the bars of each sequence."""
-        colours = [*_PALETTE, _COLOURS["neutral"]][: len(times)]
+        """Draw a stack of weights for each time slice, and return the bars of each sequence.
+
+        The colours are those of these names, by default those of groups.
+        """
+        colours = [_COLOURS[name] for name in names] or [*_PALETTE, _COLOURS["neutral"]]
+        colours = colours[: len(times)]
         look: dict[str, Any] = {"edgecolor": "white", "linewidth": 0.3, "rwidth": 1.0}
         days, slices = [_days(each) for each in times], _days(edges).tolist()
         bars: Any = axes.hist(days, slices, weights=weights, stacked=True, color=colours, **look)[2]
@@ -374,6 +401,11 @@ def _extremes(values: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
     starts = width * np.arange(len(stretches))
     lowest, highest = starts + stretches.argmin(axis=1), starts + stretches.argmax(axis=1)
     return np.unique(np.r_[0, lowest, highest, len(values) - 1])
+
+
+def colour_name(index: int) -> str:
+    """Return the name of a group's colour, by its index."""
+    return _PALETTE_NAMES[index] if index < len(_PALETTE) else "neutral"
 
 
 def printable(name: str) -> str:

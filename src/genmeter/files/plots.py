@@ -14,6 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from genmeter.errors import ConfigError, MissingExtraError
+from genmeter.files._plot_scales import (
+    MIN_SECONDS,
+    duration_name,
+    limits,
+    limits_from_zero,
+    slice_seconds,
+    spans_decades,
+)
 from genmeter.files.atomic import AtomicFiles
 from genmeter.history.frames import to_frame
 from genmeter.history.samples import row_labels, sample_table
@@ -43,16 +51,9 @@ UNITS |= {"{token}": "tokens", "{call}": "calls", "{turn}": "turns"}
 
 _DPI = 120
 _MAX_GROUPS = 8  # the largest ones; the rest is one more group
-_DAY, _MAX_SLICES = 86_400, 60
-_SLICES = (
-    *(1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800),
-    *(3600, 7200, 10_800, 21_600, 43_200, _DAY),
-)
 _NOUNS = ("recorded value", "call", "conversation", "evaluation")  # by the number of the phase
 # Zones and axes fail at the last years; a timestamp beyond these is not the time of a call.
 _EARLIEST, _LATEST = np.datetime64("1900", "us"), np.datetime64("2200", "us")
-_MIN_SECONDS = 1e-3  # the place of 0 on a logarithmic axis
-_DECADES_FOR_LOG = (1.5, 15.0)  # more are not real durations
 _WINDOWS: tuple[int, ...] = tuple(step * 10**power for power in range(1, 7) for step in (1, 2, 5))
 _MIN_BAND_SAMPLES = 100  # with fewer samples, each is shown
 _BOX = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
@@ -120,14 +121,14 @@ def draw_metric(
     label = UNITS[unit] if unit else printable(name)
     is_log = unit == "s" and _spans_decades(value)
     if is_log:
-        value = value.clip(lower=_MIN_SECONDS)
+        value = value.clip(lower=MIN_SECONDS)
     dots = picture.dots(axes, value)
     line = picture.line(axes, mean, "bad")
     if is_log:
         picture.log_axis(axes, "y", label, value.min() / 1.3, value.max() * 1.3)
     else:
-        limits = _limits if unit in {None, "{score}"} else _limits_from_zero
-        axes.set_ylim(limits(value.min(), value.max()))
+        bounds = limits if unit in {None, "{score}"} else limits_from_zero
+        axes.set_ylim(bounds(value.min(), value.max()))
         picture.number_axis(axes.yaxis, label, "share" if unit == "1" else "number")
     picture.time_axis(value.index.to_numpy())
     picture.legend(axes, [dots, line], ["samples", f"mean of {rolling_window}"])
@@ -294,22 +295,7 @@ def _mean(value: pd.Series[float]) -> pd.Series[float]:
 
 def _spans_decades(value: pd.Series[float]) -> bool:
     """Return whether values need a logarithmic axis."""
-    low, high = value.min(), value.max()
-    if low < 0 or high <= 0:
-        return False
-    decades = math.log10(max(high, _MIN_SECONDS) / max(low, _MIN_SECONDS))
-    return _DECADES_FOR_LOG[0] <= decades <= _DECADES_FOR_LOG[1]
-
-
-def _limits(low: float, high: float) -> tuple[float, float]:
-    """Return limits with some room around values, even if they are all equal."""
-    room = 0.05 * (high - low) or 0.1 * abs(high) or 1.0
-    return low - room, high + room
-
-
-def _limits_from_zero(low: float, high: float) -> tuple[float, float]:
-    bottom, top = _limits(min(0.0, low), high)
-    return (bottom if low < 0 else 0.0), top
+    return spans_decades(value.min(), value.max())
 
 
 # --- the forms ----------------------------------------------------------------------------------
@@ -355,7 +341,7 @@ def _draw_rolling(picture: Picture, plot: Plot, data: _History) -> None:
             picture.band(axes, rolling.quantile(0.1).dropna(), top)
             words += ", and the middle 80% around it"
         picture.line(axes, mean, "main")
-        axes.set_ylim(_limits_from_zero(mean.min(), max(top.max(), mean.max())))
+        axes.set_ylim(limits_from_zero(mean.min(), max(top.max(), mean.max())))
         picture.number_axis(axes.yaxis, f"{plot.unit} per call", "count")
         picture.time_axis(rows.index.to_numpy())
         picture.head(plot.heading, f"{words}; {_counted(rows)}")
@@ -367,10 +353,10 @@ def _draw_distribution(picture: Picture, plot: Plot, data: _History) -> None:
         (axes,) = picture.panels()
         value = rows["value"]
         is_log = _spans_decades(value)
-        shown = value.clip(lower=_MIN_SECONDS) if is_log else value
+        shown = value.clip(lower=MIN_SECONDS) if is_log else value
         low, high = shown.min(), shown.max()
         if low == high:
-            low, high = _limits(low, high)
+            low, high = limits(low, high)
         # Rice's rule: twice the cube root of the count; an odd number centres a single value.
         bins = min(60, max(11, math.ceil(2 * np.cbrt(len(rows)))))
         edges = (np.geomspace if is_log else np.linspace)(low, high, bins + 1)
@@ -402,7 +388,7 @@ def _draw_scores(picture: Picture, plot: Plot, data: _History) -> None:
         names.sort(key=lambda name: (-means[name].iloc[-1], name))
         lines = [picture.line(axes, means[name], [*chosen].index(name)) for name in names]
         ends = [end for name in names for end in (means[name].min(), means[name].max())]
-        axes.set_ylim((-0.02, 1.02) if names is shares else _limits(min(ends), max(ends)))
+        axes.set_ylim((-0.02, 1.02) if names is shares else limits(min(ends), max(ends)))
         picture.number_axis(axes.yaxis, "score")
         picture.legend(axes, lines, names)
     picture.time_axis(np.concatenate([value.index.to_numpy() for value in chosen.values()]))
@@ -418,7 +404,7 @@ def _draw_quantiles(picture: Picture, plot: Plot, groups: _Groups) -> None:
     (axes,) = picture.panels()
     value = groups.rows[plot.series[0].title]
     is_log = _spans_decades(value)
-    shown = value.clip(lower=_MIN_SECONDS) if is_log else value
+    shown = value.clip(lower=MIN_SECONDS) if is_log else value
     parts = [part for _, part in shown.groupby(groups.rows["group"])]
     boxes = np.array([part.quantile(_BOX) for part in parts])
     rows = zip(boxes, parts, strict=True)
@@ -428,7 +414,7 @@ def _draw_quantiles(picture: Picture, plot: Plot, groups: _Groups) -> None:
     if is_log:
         picture.log_axis(axes, "x", plot.unit, low / 1.3, high * 1.1)
     else:
-        axes.set_xlim(_limits_from_zero(low, high))
+        axes.set_xlim(limits_from_zero(low, high))
         picture.number_axis(axes.xaxis, plot.unit)
     picture.name_axis(axes, groups.labels)
     note = "median (in figures), middle half (box), middle 90% (line)"
@@ -472,15 +458,14 @@ def _draw_slices(picture: Picture, plot: Plot, groups: _Groups) -> None:
     rows = groups.rows.rename(columns={plot.series[0].title: "value"})
     seconds = rows["time"].to_numpy().astype("M8[s]").astype(np.int64)
     span = int(seconds.max() - seconds.min())
-    days = math.ceil(span / _MAX_SLICES / _DAY)
-    width = next((width for width in _SLICES if span <= width * _MAX_SLICES), days * _DAY)
+    width = slice_seconds(span)
     slices = seconds // width
     edges = (width * np.arange(slices.min(), slices.max() + 2)).astype("M8[s]")
     parts = [part for _, part in rows.groupby("group")]
     times, values = zip(*((part["time"], part["value"]) for part in parts), strict=True)
     bars = picture.stacks(axes, times, values, edges)
     axes.set_ylim(0, 1.05 * rows["value"].groupby(slices).sum().max())
-    picture.number_axis(axes.yaxis, f"{plot.unit} per {_duration(width)}", "count")
+    picture.number_axis(axes.yaxis, f"{plot.unit} per {duration_name(width)}", "count")
     picture.time_axis(edges)
     picture.legend(axes, bars[::-1], groups.labels[::-1])
     picture.head(plot.heading, f"{picture.count(rows['value'].sum())} {plot.unit}; {groups.note}")
@@ -506,13 +491,6 @@ def _percent(share: float) -> str:
         return f"{share:.0%}"
     text = f"{share:.1%}"
     return {"0.0%": "<0.1%", "100.0%": ">99.9%"}.get(text, text)
-
-
-def _duration(seconds: int) -> str:
-    """Return the name of a duration, to follow "per"."""
-    units = ((_DAY, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
-    length, name = next(unit for unit in units if seconds % unit[0] == 0)
-    return name if seconds == length else f"{seconds // length} {name}s"
 
 
 # --- the table ----------------------------------------------------------------------------------

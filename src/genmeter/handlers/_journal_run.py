@@ -12,6 +12,7 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from genmeter.events.jsonable import to_jsonable
+from genmeter.schema.afterimage import FIRST_CHUNK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["RUN_KEYS", "JournalRun", "without_run_keys"]
 
-RUN_KEYS = frozenset({"run", "seq", "process", "host", "job"})
-"""The fields of a journal's rows that name their writer; a caller's key of that name gets a ``_``."""
+RUN_KEYS = frozenset({"run", "seq", "process", "host", "job", FIRST_CHUNK})
+"""The fields that only a journal's rows have: those that name their writer, and the time to the first
+chunk. A caller's key of that name gets a ``_``."""
 _ID_BYTES = 4
 
 

@@ -3,7 +3,8 @@
 Lines are encoded while the job runs, so common values (text, numbers and dicts of them) have a fast
 path; other values pass through :func:`~genmeter.events.jsonable.to_jsonable`. :class:`JournalLines`
 and :func:`log_lines` return the same lines as the file handlers write for single rows, but encode
-an event's labels and time once for all its lines, and cache the text of labels and names.
+an event's labels and time once for all its lines, and cache the text of labels and names. They also
+have the time to a stream's first chunk, which rows lack.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from genmeter.events.afterimage import first_data, metric_data, shared_data, val
 from genmeter.events.jsonable import MAX_NODES, MAX_TEXT, to_jsonable
 from genmeter.events.model import Evaluation, Generation, Log, Metric
 from genmeter.handlers._journal_run import JournalRun, without_run_keys
+from genmeter.schema.afterimage import FIRST_CHUNK
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -90,6 +92,8 @@ class JournalLines:
         end = self._run_text + _end(event)
         tail = labels + end
         first = _members(without_run_keys(first_data(event)))
+        if isinstance(event, Generation) and event.first_chunk is not None:
+            first += f', "{FIRST_CHUNK}": {event.first_chunk!r}'
         first += f', "seq": {self._run.next_number()}{self._writer_text}'
         for name, value, own in values_of(event):
             head = heads.get(name) or self._new_head(name)

@@ -6,13 +6,22 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from genmeter.report._pricing import PricedEvents, price_event
+from genmeter.report.details import MOST
 from genmeter.report.usage_table import EVALUATION, GENERATION, UNKNOWN_MODEL, GroupKey, UsageRow
-from genmeter.schema.afterimage import BILLING, CONVERSATION, METRICS, metric_of
+from genmeter.schema.afterimage import (
+    BILLING,
+    CONVERSATION,
+    FIRST_CHUNK,
+    METRICS,
+    SCORE_PREFIX,
+    metric_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from genmeter.config.prices import PriceTable
+    from genmeter.report.details import Details, Outcome
     from genmeter.report.usage_table import UsageTable
     from genmeter.schema.afterimage import MetricSpec
 
@@ -50,6 +59,7 @@ class MetricRows:
         cutoff: Unix time; older rows are ignored.
         prices: Prices that replace the recorded costs, except those that a provider reported.
         is_sorted: Whether the rows of an event follow each other, so that it can be priced soon.
+        details: What to add each call, error and score to, if anything.
     """
 
     def __init__(
@@ -59,16 +69,20 @@ class MetricRows:
         prices: PriceTable | None = None,
         *,
         is_sorted: bool = True,
+        details: Details | None = None,
     ) -> None:
         self._table = table
         self._cutoff = cutoff
-        self._afterimage = _AfterImageEvents(table, prices)
+        self._details = details
+        self._afterimage = _AfterImageEvents(table, prices, details)
         self._usage: dict[tuple[Any, ...], tuple[GroupKey, UsageRow]] = {}
         self._priced = None if prices is None else PricedEvents(table, prices, is_sorted=is_sorted)
 
     def matters(self, name: str, row: Mapping[str, Any]) -> bool:
         """Return whether a row may be summed or is an event's first, by its name and metadata."""
-        return "seq" in row or self._is_summed(name, row)
+        if "seq" in row or self._is_summed(name, row):
+            return True
+        return self._details is not None and name.startswith(SCORE_PREFIX)
 
     def _is_summed(self, name: str, row: Mapping[str, Any]) -> bool:
         phase = row.get("phase")
@@ -85,10 +99,17 @@ class MetricRows:
         """Add a row that matters; return whether it is valid."""
         if "seq" in row:
             self._table.runs.add_event(row, when)
-        if when < self._cutoff or not self._is_summed(name, row):
+        if when < self._cutoff:
+            return True
+        if self._details is not None:
+            _add_details(self._details, name, value, row, is_afterimage=is_afterimage)
+        if not self._is_summed(name, row):
             return True
         if is_afterimage:
             return self._afterimage.add(name, value, row, when)
+        return self._add_ours(name, value, row, when)
+
+    def _add_ours(self, name: str, value: Any, row: Mapping[str, Any], when: float) -> bool:
         metric, _ = metric_of(name)
         if row.get("phase") is None or metric is None:  # from `record_metric`, whatever its name
             return True
@@ -105,10 +126,10 @@ class MetricRows:
             self._table.evaluations.add(is_failure=bool(value))
             self._table.include_time(when)
         elif metric.usage in ("call_outcome", "cancelled"):
-            self._add_outcome(row, metric, value)
+            self._add_outcome(row, metric, value, when)
             self._table.include_time(when)
         elif metric.usage in _TOKENS:
-            self._add_tokens(metric, int(value), row)
+            self._add_tokens(metric, int(value), row, when)
         elif metric.usage == "unread":
             self._usage_of(row)[1].calls_without_usage += 1
         elif metric.usage == "call_duration" and row["phase"] == GENERATION:
@@ -132,7 +153,9 @@ class MetricRows:
             del rows[key]
         self._afterimage.finish()
 
-    def _add_outcome(self, row: Mapping[str, Any], metric: MetricSpec, value: float) -> None:
+    def _add_outcome(
+        self, row: Mapping[str, Any], metric: MetricSpec, value: float, when: float
+    ) -> None:
         is_cancelled = metric.usage == "cancelled"
         is_failure = not (is_cancelled or value)
         if row["phase"] == GENERATION:
@@ -140,11 +163,20 @@ class MetricRows:
             usage.calls += 1
             usage.failures += is_failure
             usage.cancelled += is_cancelled
+            if self._details is not None:
+                outcome: Outcome = (
+                    "cancelled" if is_cancelled else "failed" if is_failure else "succeeded"
+                )
+                self._details.add_call(when, outcome)
         elif row["phase"] == CONVERSATION:
             self._table.conversations.add(is_failure=is_failure)
 
-    def _add_tokens(self, metric: MetricSpec, count: int, row: Mapping[str, Any]) -> None:
-        usage = self._usage_of(row)[1]
+    def _add_tokens(
+        self, metric: MetricSpec, count: int, row: Mapping[str, Any], when: float
+    ) -> None:
+        key, usage = self._usage_of(row)
+        if self._details is not None and metric.usage == "total_tokens":
+            self._details.add_tokens(key.model, when, count)
         parts = ((field, _part(row, key)) for key, field in metric.parts)
         for field, amount in ((str(metric.usage), count), *parts):
             setattr(usage, field, getattr(usage, field) + amount)
@@ -180,6 +212,28 @@ def _part(row: Mapping[str, Any], name: str) -> int:
     return int(value) if value is not None and _is_amount(value) else 0
 
 
+def _add_details(
+    details: Details, name: str, value: Any, row: Mapping[str, Any], *, is_afterimage: bool
+) -> None:
+    """Add what a row says beside the sums: a score, the type of an error, a first-chunk time."""
+    phase = row.get("phase")
+    if name.startswith(SCORE_PREFIX):
+        if phase == EVALUATION or is_afterimage:  # else it is from `record_metric`
+            if type(value) in (float, int) and -MOST <= value <= MOST:
+                details.scores_of(name.removeprefix(SCORE_PREFIX)).values.append(value)
+            else:
+                details.invalid_scores += 1
+    elif phase == GENERATION and row.get("success") is not None:  # a call's first row
+        error: Any = row.get("error_type")
+        first_chunk: Any = row.get(FIRST_CHUNK)
+        if isinstance(error, str):
+            details.errors[error] += 1
+        if _is_amount(first_chunk) and first_chunk <= MOST:
+            model = row.get(_MODEL)
+            known = model if isinstance(model, str) and model else UNKNOWN_MODEL
+            details.first_chunks_of(known).values.append(first_chunk)
+
+
 class _AfterImageEvents:
     """Joins rows by their timestamp, which all rows of an event share, and adds the events.
 
@@ -189,9 +243,12 @@ class _AfterImageEvents:
     Among the rows of one timestamp, a row of :data:`OPENING` comes first.
     """
 
-    def __init__(self, table: UsageTable, prices: PriceTable | None) -> None:
+    def __init__(
+        self, table: UsageTable, prices: PriceTable | None, details: Details | None
+    ) -> None:
         self._table = table
         self._prices = prices
+        self._details = details
         # By timestamp, oldest first; events of several threads may be interleaved.
         self._open: dict[float, list[dict[str, Any]]] = {}
 
@@ -245,6 +302,8 @@ class _AfterImageEvents:
         if not (is_evaluation or "call_outcome" in event or has_tokens):
             return
         table.include_time(event["when"])
+        if self._details is not None:
+            self._details.kinds.add("afterimage")
         model = event.get(_MODEL, _UNNAMED)
         key = GroupKey(model, None, None, EVALUATION if is_evaluation else GENERATION)
         if is_evaluation:
@@ -256,9 +315,16 @@ class _AfterImageEvents:
                 table.conversations.add(is_failure=not event["call_outcome"])
             else:
                 _add_call(table.row(key), event, has_tokens=has_tokens)
+                if self._details is not None:
+                    outcome: Outcome = "succeeded" if event["call_outcome"] else "failed"
+                    self._details.add_call(event["when"], outcome)
         if has_tokens:
             row = table.row(key)
+            before = row.total_tokens
             _add_tokens(row, *(event.get(name) for name in _TOKENS))
+            if self._details is not None:
+                count = row.total_tokens - before
+                self._details.add_tokens(model or UNKNOWN_MODEL, event["when"], count)
             if self._prices is not None:
                 price_event(table, row, key, event, self._prices)
 

@@ -21,7 +21,7 @@ from genmeter.report.usage_table import UsageTable
 from genmeter.schema import metrics as cat
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from prometheus_client import Metric
 
@@ -54,11 +54,13 @@ class Page(NamedTuple):
         usage: The sums of its job.
         job: The job's name; None if it has none.
         instance: The ``service.instance.id`` of its process; None if the page has none.
+        families: Its metrics.
     """
 
     usage: UsageTable
     job: str | None
     instance: str | None
+    families: Sequence[Metric] = ()
 
 
 def endpoint_address(url: str) -> str:
@@ -113,7 +115,7 @@ def _page_of(families: Iterable[Metric], address: str) -> Page:
     job = _job_of(labels)
     usage.rows = {key._replace(job=job, process=address): row for key, row in usage.rows.items()}
     _note_processes(usage, address, families)
-    return Page(usage, job, labels.get(_INSTANCE) or None)
+    return Page(usage, job, labels.get(_INSTANCE) or None, families)
 
 
 def _job_of(labels: Mapping[str, str]) -> str | None:

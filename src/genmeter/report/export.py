@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from genmeter.config.prices import PriceTable
+    from genmeter.report.details import Details
 
 __all__ = ["Export"]
 
 _METADATA = "metadata_"
 _PHASE = "metadata_phase"
 _KEYS = (
-    *("phase", "model_name", "step", "provider", "success"),
+    *("phase", "model_name", "step", "provider", "success", "error_type"),
     *("response_model", BILLING),
     *PARTS,
 )
@@ -63,13 +64,16 @@ class Export:
         window: timedelta | None = None,
         cutoff: float = -math.inf,
         prices: PriceTable | None = None,
+        details: Details | None = None,
     ) -> UsageTable:
-        """Sum the events from a Unix time on."""
+        """Sum the events from a Unix time on, and add to the details."""
         table = UsageTable("export", window)
         if self._kept_since is not None and not _is_before(self._kept_since, cutoff):
             table.note_partial(f"Incomplete: the job kept no events before {self._kept_since}.")
         frame = self._frame
-        rows = MetricRows(table, cutoff, prices, is_sorted=False)
+        if details is not None:
+            details.kinds.add("export")
+        rows = MetricRows(table, cutoff, prices, is_sorted=False, details=details)
         names, values = frame["metric_name"].tolist(), _plain(frame["value"])
         for name, value, when, row in zip(
             names, values, self._times, _metadata(frame), strict=True

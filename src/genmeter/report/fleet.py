@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -22,14 +22,15 @@ from genmeter.report._lives import SeriesLives
 from genmeter.report._series_rows import CALL_SERIES, JOB_SERIES, OVERFLOW, add_series
 from genmeter.report._targets import FleetTarget, duplicates
 from genmeter.report.promapi import PrometheusApi, Series, TooManySamplesError
-from genmeter.report.usage_table import UsageTable
+from genmeter.report.usage_table import GENERATION, UsageTable
 from genmeter.schema import metrics as cat
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from datetime import timedelta
 
     from genmeter.config.prices import PriceTable
+    from genmeter.report.details import Details
 
 __all__ = ["read_fleet"]
 
@@ -72,6 +73,7 @@ def read_fleet(
     prices: PriceTable | None = None,
     timeout: float = 60.0,
     total_timeout: float = 1800.0,
+    details: Details | None = None,
 ) -> UsageTable:
     """Sum what all jobs counted within a window, from the stored samples.
 
@@ -89,6 +91,7 @@ def read_fleet(
         prices: Prices that replace the recorded costs; the sums are priced.
         timeout: Seconds for each request.
         total_timeout: Seconds for all requests together.
+        details: What to add the errors and the alerts to, if anything.
 
     Raises:
         ConfigError: The address is invalid, the server does not answer, or it has no metrics of
@@ -103,7 +106,10 @@ def read_fleet(
         fleet = _Fleet(api, round(until - seconds, 3), until)
         fleet.read(progress)
         table = UsageTable("prometheus", window)
-        fleet.add_to(table)
+        fleet.add_to(table, details)
+        if details is not None:
+            details.kinds.add("prometheus")
+            details.fired.update(fleet.fired())
         if prices is not None:
             table.price_sums(prices)
         return table
@@ -168,8 +174,8 @@ class _Fleet:
         self._unknown.other_names = others
         self._read_about()
 
-    def add_to(self, table: UsageTable) -> None:
-        """Add the sums to a table, with notes on what it lacks."""
+    def add_to(self, table: UsageTable, details: Details | None = None) -> None:
+        """Add the sums to a table, with notes on what it lacks, and to the details."""
         weights: dict[int, float] = defaultdict(float)
         for counter in self._counters.values():
             if counter.labels[_NAME] in _WEIGHED:
@@ -188,19 +194,21 @@ class _Fleet:
                 add_series(
                     table, name, counter.labels, increase, job=target.job, process=target.process
                 )
+                _add_errors(details, name, counter.labels, increase)
         table.rows = {key: row for key, row in table.rows.items() if not row.is_empty()}
         for target in targets:
             table.include_time(target.first_at)
             table.include_time(target.last_at)
         if table.total().calls and not any(row.buckets for row in table.rows.values()):
             self._unknown.lacks_buckets = True
-        for note in notes_of(
-            targets, dropped, self._unknown, (self._since, self._until), self._api.warnings
-        ):
-            if note.startswith(INCOMPLETE):
-                table.note_partial(note)
-            else:
-                table.notes.append(note)
+        window = (self._since, self._until)
+        _add_notes(table, notes_of(targets, dropped, self._unknown, window, self._api.warnings))
+
+    def fired(self) -> Counter[str]:
+        """Return the alerts that fired within the window, with their processes."""
+        name, window = cat.ALERTS_FIRING.prometheus, _span(self._until - self._since)
+        alerts = self._about(f"max_over_time({name}[{window}]) > 0")
+        return Counter(each.labels.get(cat.ALERT.prometheus, "unknown") for each in alerts)
 
     def _query(self, expression: str, at: float) -> list[Series]:
         return self._api.query(expression, at)
@@ -442,6 +450,29 @@ def _add_births(counter: _Counter, births: set[float]) -> None:
         target = counter.target
         own = frozenset(counter.labels.items() - target.labels.items())
         target.births.update((own, birth) for birth in births)
+
+
+def _add_notes(table: UsageTable, notes: Iterable[str]) -> None:
+    for note in notes:
+        if note.startswith(INCOMPLETE):
+            table.note_partial(note)
+        else:
+            table.notes.append(note)
+
+
+def _add_errors(
+    details: Details | None, name: str, labels: Mapping[str, str], increase: float
+) -> None:
+    """Add failed calls by type of error, which the last bucket of their durations counts."""
+    error = labels.get(cat.ERROR_TYPE.prometheus)
+    if (
+        details is not None
+        and error
+        and name == f"{cat.INFERENCE_DURATION.prometheus}_bucket"
+        and labels.get(cat.PHASE.prometheus) == GENERATION
+        and labels.get("le") == "+Inf"
+    ):
+        details.errors[error] += round(increase)
 
 
 def _selector(names: Iterable[str], *matchers: str, also: Iterable[str] = ()) -> str:

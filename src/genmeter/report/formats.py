@@ -13,7 +13,7 @@ from genmeter.history.token_report import unsplit_notes
 from genmeter.tables.html import Column, html_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from rich.table import Table
 
@@ -22,13 +22,23 @@ if TYPE_CHECKING:
 __all__ = [
     "FIELDS",
     "all_notes",
+    "draw_tables",
+    "headline",
+    "iso_time",
+    "nothing_text",
     "numbers",
+    "percent",
     "printable",
+    "reader_notes",
     "records",
+    "seconds",
+    "table_columns",
     "to_csv",
     "to_html",
     "to_json",
+    "to_record",
     "to_table",
+    "usd",
 ]
 
 FIELDS = {
@@ -56,27 +66,28 @@ FIELDS = {
 
 def to_json(table: UsageTable, by: Sequence[str]) -> str:
     """Return a table as JSON, with rows grouped by some keys."""
-    return json.dumps(
-        {
-            "source": table.source,
-            "complete": table.is_complete and not table.is_repeated,
-            "unread_sources": table.unread,
-            "since": _iso(table.since),
-            "until": _iso(table.until),
-            "window_seconds": None if table.window is None else table.window.total_seconds(),
-            "quantiles": "estimated" if table.is_estimated else "exact",
-            "rows": records(table, by),
-            "total": numbers(table.total()),
-            "conversations": _counts(table.conversations),
-            "evaluations": _counts(table.evaluations),
-            "unpriced_models": sorted(table.unpriced),
-            "estimated_models": sorted(table.estimated),
-            "skipped": table.skipped,
-            "notes": table.notes,
-        },
-        indent=2,
-        ensure_ascii=False,
-    )
+    return json.dumps(to_record(table, by), indent=2, ensure_ascii=False)
+
+
+def to_record(table: UsageTable, by: Sequence[str]) -> dict[str, Any]:
+    """Return a table as plain data, with rows grouped by some keys."""
+    return {
+        "source": table.source,
+        "complete": table.is_complete and not table.is_repeated,
+        "unread_sources": table.unread,
+        "since": iso_time(table.since),
+        "until": iso_time(table.until),
+        "window_seconds": None if table.window is None else table.window.total_seconds(),
+        "quantiles": "estimated" if table.is_estimated else "exact",
+        "rows": records(table, by),
+        "total": numbers(table.total()),
+        "conversations": _counts(table.conversations),
+        "evaluations": _counts(table.evaluations),
+        "unpriced_models": sorted(table.unpriced),
+        "estimated_models": sorted(table.estimated),
+        "skipped": table.skipped,
+        "notes": table.notes,
+    }
 
 
 def to_csv(table: UsageTable, by: Sequence[str]) -> str:
@@ -112,7 +123,8 @@ def _counts(outcomes: Outcomes) -> dict[str, int]:
     return {"count": outcomes.count, "failures": outcomes.failures}
 
 
-def _iso(when: float | None) -> str | None:
+def iso_time(when: float | None) -> str | None:
+    """Return a Unix time in ISO 8601, in UTC; None if it is unknown."""
     return None if when is None else datetime.fromtimestamp(when, UTC).isoformat()
 
 
@@ -133,16 +145,16 @@ _OUTCOMES: _Show = {
     "calls": lambda row: f"{row.calls:,}",
     "failed": lambda row: f"{row.failures:,}",
     "cancelled": lambda row: f"{row.cancelled:,}",
-    "success": lambda row: _percent(row.success_share()),
-    "mean s": lambda row: _seconds(row.mean()),
-    "p50 s": lambda row: _seconds(row.quantile(0.5)),
-    "p95 s": lambda row: _seconds(row.quantile(0.95)),
+    "success": lambda row: percent(row.success_share()),
+    "mean s": lambda row: seconds(row.mean()),
+    "p50 s": lambda row: seconds(row.quantile(0.5)),
+    "p95 s": lambda row: seconds(row.quantile(0.95)),
 }
 _USAGE: _Show = {
     "prompt": lambda row: f"{row.prompt_tokens:,}",
     "completion": lambda row: f"{row.completion_tokens:,}",
     "total": lambda row: f"{row.total_tokens:,}",
-    "USD": lambda row: _usd(row.cost),
+    "USD": lambda row: usd(row.cost),
     "no usage": lambda row: f"{row.calls_without_usage:,}",
     "cache read": lambda row: f"{row.cache_read_tokens:,}",
     "cache write": lambda row: f"{row.cache_write_tokens:,}",
@@ -172,9 +184,45 @@ def to_table(
         width: Columns of the terminal; None means no limit.
         is_terminal: Emphasise headings by escape codes.
     """
+    if table.is_empty():
+        blocks: list[Any] = ["\n".join(map(printable, [nothing_text(table), *table.notes]))]
+    else:
+        notes = "\n".join(map(printable, reader_notes(table)))
+        tables = _tables(table, by, width or _UNLIMITED)
+        blocks = [headline(table), *tables, *([notes] if notes else [])]
+    return _printed(blocks, width or _UNLIMITED, is_terminal=is_terminal)
+
+
+def draw_tables(
+    blocks: Sequence[str | tuple[Sequence[Column], Sequence[Sequence[Column]], Collection[int]]],
+    width: int | None = None,
+    *,
+    is_terminal: bool = False,
+) -> str:
+    """Return texts and tables below each other as text.
+
+    Args:
+        blocks: Texts; and for a table the columns of its names, those of its numbers, and the rows
+            after which a part of it ends. One that does not fit the width is split, but columns that
+            belong together are not.
+        width: Columns of the terminal; None means no limit.
+        is_terminal: Emphasise headings by escape codes.
+    """
+    width = width or _UNLIMITED
+    drawn: list[Any] = []
+    for block in blocks:
+        if isinstance(block, str):
+            drawn.append(block)
+            continue
+        names, units, ends = block
+        rows = range(len(names[0].cells))
+        drawn += [_draw(names, part, rows, ends) for part in _split(names, units, width)]
+    return _printed(drawn, width, is_terminal=is_terminal)
+
+
+def _printed(blocks: Sequence[Any], width: int, *, is_terminal: bool) -> str:
     from rich.console import Console
 
-    width = width or _UNLIMITED
     text = io.StringIO()
     console = Console(
         file=text,
@@ -184,11 +232,6 @@ def to_table(
         emoji=False,
         highlight=False,
     )
-    if table.is_empty():
-        blocks: list[Any] = ["\n".join(map(printable, [_nothing(table), *table.notes]))]
-    else:
-        notes = "\n".join(map(printable, _notes(table)))
-        blocks = [_headline(table), *_tables(table, by, width), *([notes] if notes else [])]
     for number, block in enumerate(blocks):
         console.width = width if isinstance(block, str) else max(width, _min_width(block))
         if number:
@@ -202,18 +245,21 @@ def _tables(table: UsageTable, by: Sequence[str], width: int) -> list[Table]:
     if not groups:
         return []
     rows = list(groups.values())
-    names, outcomes, usage = _columns(table, by, groups)
+    names, outcomes, usage = table_columns(table, by, groups)
     if _fits(names, [*outcomes, *usage], width, _SINGLE_NAME):
         return [_draw(names, [*outcomes, *usage], range(len(rows)))]
     called = [at for at, row in enumerate(rows) if row.calls]
     spent = [at for at, row in enumerate(rows) if row.total_tokens or row.calls_without_usage]
     return [
-        *(_draw(names, part, called) for part in _split(names, outcomes, width)),
-        *(_draw(names, part, spent) for part in _split(names, usage, width)),
+        *(
+            _draw(names, part, called)
+            for part in _split(names, [[each] for each in outcomes], width)
+        ),
+        *(_draw(names, part, spent) for part in _split(names, [[each] for each in usage], width)),
     ]
 
 
-def _columns(
+def table_columns(
     table: UsageTable, by: Sequence[str], groups: Mapping[tuple[str | None, ...], UsageRow]
 ) -> tuple[list[Column], list[Column], list[Column]]:
     """Return the columns of the names, of the outcomes and of the usage."""
@@ -232,9 +278,9 @@ def to_html(table: UsageTable, by: Sequence[str]) -> str:
     """Return a table as HTML, for notebooks."""
     groups = table.group(by)
     if not groups:
-        return html_table([], notes=[_nothing(table), *_notes(table)])
-    names, outcomes, usage = _columns(table, by, groups)
-    return html_table([*names, *outcomes, *usage], title=_headline(table), notes=_notes(table))
+        return html_table([], notes=[nothing_text(table), *reader_notes(table)])
+    names, outcomes, usage = table_columns(table, by, groups)
+    return html_table([*names, *outcomes, *usage], title=headline(table), notes=reader_notes(table))
 
 
 def _name_columns(by: Sequence[str], groups: Iterable[tuple[str | None, ...]]) -> list[Column]:
@@ -258,17 +304,24 @@ def _fits(names: Sequence[Column], numbers: Sequence[Column], width: int, name_w
     return sum(widths) + _GAP * (len(widths) - 1) <= width
 
 
-def _split(names: Sequence[Column], numbers: Sequence[Column], width: int) -> list[list[Column]]:
-    """Split columns into as few tables as fit."""
+def _split(
+    names: Sequence[Column], units: Iterable[Sequence[Column]], width: int
+) -> list[list[Column]]:
+    """Split columns into as few tables as fit; those of a unit stay together."""
     parts: list[list[Column]] = [[]]
-    for column in numbers:
-        if parts[-1] and not _fits(names, [*parts[-1], column], width, _SPLIT_NAME):
+    for unit in units:
+        if parts[-1] and not _fits(names, [*parts[-1], *unit], width, _SPLIT_NAME):
             parts.append([])
-        parts[-1].append(column)
+        parts[-1] += unit
     return parts
 
 
-def _draw(names: Sequence[Column], numbers: Sequence[Column], rows: Iterable[int]) -> Table:
+def _draw(
+    names: Sequence[Column],
+    numbers: Sequence[Column],
+    rows: Iterable[int],
+    ends: Collection[int] = (),
+) -> Table:
     from rich.box import Box
     from rich.table import Table
 
@@ -277,7 +330,7 @@ def _draw(names: Sequence[Column], numbers: Sequence[Column], rows: Iterable[int
         padding=(0, _GAP - 1, 0, 0),  # the box adds one
         pad_edge=False,
         show_edge=False,
-        show_footer=True,
+        show_footer=any(column.total for column in [*names, *numbers]),
     )
     for name in names:
         min_width = min(_MIN_NAME, _width(name))
@@ -286,7 +339,7 @@ def _draw(names: Sequence[Column], numbers: Sequence[Column], rows: Iterable[int
         width = _width(column)
         grid.add_column(column.title, column.total, justify="right", no_wrap=True, min_width=width)
     for row in rows:
-        grid.add_row(*(column.cells[row] for column in [*names, *numbers]))
+        grid.add_row(*(column.cells[row] for column in [*names, *numbers]), end_section=row in ends)
     return grid
 
 
@@ -294,7 +347,8 @@ def _min_width(grid: Table) -> int:
     return sum(column.min_width or 0 for column in grid.columns) + _GAP * (len(grid.columns) - 1)
 
 
-def _nothing(table: UsageTable) -> str:
+def nothing_text(table: UsageTable) -> str:
+    """Return a sentence on a table without rows."""
     if table.window is not None:
         return "Nothing to report: no calls in the window."
     if table.source == "several":
@@ -302,7 +356,8 @@ def _nothing(table: UsageTable) -> str:
     return f"Nothing to report: the {table.source} has no calls."
 
 
-def _headline(table: UsageTable) -> str:
+def headline(table: UsageTable) -> str:
+    """Return the time that a table covers."""
     if table.since is None or table.until is None:
         return "Since the job began"
     text = _times(table.since, table.until)
@@ -316,7 +371,8 @@ def _times(since: float, until: float) -> str:
     return f"From {begin:%Y-%m-%d %H:%M:%S} to {shown} ({duration})"
 
 
-def _notes(table: UsageTable) -> list[str]:
+def reader_notes(table: UsageTable) -> list[str]:
+    """Return the sentences below a table."""
     notes = []
     if table.conversations.count:
         notes.append(f"Conversations: {_outcomes(table.conversations)}.")
@@ -345,7 +401,7 @@ def _missing_notes(table: UsageTable) -> list[str]:
     notes += unsplit_notes(total.total_tokens - total.prompt_tokens - total.completion_tokens)
     if without := total.calls_without_usage:
         notes.append(
-            f"Calls without usage: {without:,}; their tokens and cost are unknown, and missing above."
+            f"Calls without usage: {without:,}; their tokens and cost are unknown, and missing in the sums."
         )
     if table.estimated:
         models = ", ".join(sorted(table.estimated))
@@ -362,20 +418,23 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else "?" for char in text)
 
 
-def _percent(share: float | None) -> str:
+def percent(share: float | None) -> str:
+    """Format a share, rounded down."""
     if share is None:
         return _NONE
     # Rounded down: 100 % means all calls.
     return f"{math.floor(round(share * 1_000, 6)) / 10:.1f} %"
 
 
-def _seconds(value: float | None) -> str:
+def seconds(value: float | None) -> str:
+    """Format a duration."""
     if value is None:
         return _NONE
     return f"{value:,.2f}" if value >= 1 else f"{value:.3f}"
 
 
-def _usd(value: float | None) -> str:
+def usd(value: float | None) -> str:
+    """Format a cost."""
     if value is None:
         return _NONE
     return f"{value:,.4f}" if value == 0 or value >= _CENT else f"{value:.6f}"

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from genmeter.config.prices import PriceTable
+    from genmeter.report.details import Details
 
 __all__ = ["Journal", "Seen", "folders_below", "journal_files"]
 
@@ -103,8 +104,9 @@ class Journal:
         cutoff: float = -math.inf,
         progress: Callable[[int, int], object] | None = None,
         prices: PriceTable | None = None,
+        details: Details | None = None,
     ) -> UsageTable:
-        """Sum the journal without keeping it in memory.
+        """Sum the journal without keeping it in memory, but for the details.
 
         Args:
             seen: The files that were read already, which are skipped; this journal's are added.
@@ -112,15 +114,18 @@ class Journal:
             cutoff: Unix time where it begins; older events are ignored.
             progress: Called now and then with the bytes read and the bytes in total.
             prices: Prices that replace the recorded costs.
+            details: What to add each call, error and score to, if anything.
 
         Raises:
             ConfigError: A file cannot be read, or has no line of a journal.
         """
         table = UsageTable("journal", window)
+        if details is not None:
+            details.kinds.add("journal")
         with ExitStack() as stack:
             files = self._open(seen, stack)
             try:
-                _sum(files, table, MetricRows(table, cutoff, prices), progress)
+                _sum(files, table, MetricRows(table, cutoff, prices, details=details), progress)
             except OSError as error:
                 raise _unreadable(self.path, error) from error
         is_rotated = any(_ROTATED.fullmatch(Path(file.name).name) for file in files)

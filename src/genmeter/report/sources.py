@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from genmeter.errors import ConfigError, GenmeterError
+from genmeter.report._job_details import add_job
 from genmeter.report.endpoint import Page, endpoint_address, read_endpoint
 from genmeter.report.export import Export
 from genmeter.report.fleet import read_fleet
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from genmeter.config.prices import PriceTable
+    from genmeter.report.details import Details
 
-__all__ = ["OnError", "read_sources"]
+__all__ = ["OnError", "read_sources", "source_name"]
 
 OnError = Literal["raise", "note"]
 
@@ -51,6 +53,7 @@ def read_sources(
     progress: Callable[[int, int], object] | None = None,
     prices: PriceTable | None = None,
     on_error: OnError | Literal["note_servers"] = "note",
+    details: Details | None = None,
 ) -> UsageTable:
     """Read sources, and sum them up.
 
@@ -69,6 +72,7 @@ def read_sources(
         on_error: What happens if a source cannot be read: ``raise``; or ``note``, which names it in
             the notes and in ``unread``; or ``note_servers``, which does so for endpoints and
             Prometheus only. If no source can be read, that is an error.
+        details: What to add to, for each source, what a page shows beside the sums.
 
     Raises:
         ConfigError: A source is invalid, or cannot be read and is not noted; an endpoint has a
@@ -91,13 +95,17 @@ def read_sources(
         newest += plan.newest_of_journals()
         cutoff = max(newest, default=-math.inf) - window.total_seconds()
     pages, asked_twice = _different(_read_endpoints(plan.endpoints, failures))
-    if prices is not None:
-        for _, page in pages:
+    for address, page in pages:
+        if prices is not None:
             page.usage.price_sums(prices)
-    fleets = _read_fleets(plan.fleets, failures, window, progress, prices)
+        if details is not None:
+            add_job(details, address, page.families)
+    fleets = _read_fleets(plan.fleets, failures, window, progress, prices, details)
     tables = [*(page.usage for _, page in pages), *fleets]
-    tables += [each.read(window, cutoff, prices) for each in exports]
-    journals = _read_journals(plan.journals, failures, seen, window, cutoff, progress, prices)
+    tables += [each.read(window, cutoff, prices, details) for each in exports]
+    journals = _read_journals(
+        plan.journals, failures, seen, window, cutoff, progress, prices, details
+    )
     tables += journals
     if not tables:
         failures.raise_first()
@@ -114,6 +122,19 @@ def read_sources(
         _note_several(total, fleets)
     total.name_processes()
     return total
+
+
+def source_name(source: str) -> str:
+    """Return a source as it may be shown: an address without its login."""
+    if source.startswith(_PROMETHEUS):
+        return f"{_PROMETHEUS}{server_address(source.removeprefix(_PROMETHEUS))[1]}"
+    return endpoint_address(source) if _is_address(source) else source
+
+
+def _is_address(source: str) -> bool:
+    if _HAS_SCHEME.match(source):
+        return True
+    return _ADDRESS.fullmatch(source) is not None and not _exists(source)
 
 
 class _Failures:
@@ -192,7 +213,7 @@ class _Plan:
         if source.startswith(_PROMETHEUS):
             url = source.removeprefix(_PROMETHEUS)
             self.fleets[url] = f"{_PROMETHEUS}{server_address(url)[1]}"
-        elif _HAS_SCHEME.match(source) or (_ADDRESS.fullmatch(source) and not exists):
+        elif _is_address(source):
             address = endpoint_address(source)
             if address in self._addresses:
                 self.again.append(address)
@@ -345,12 +366,15 @@ def _read_fleets(
     window: timedelta | None,
     progress: Callable[[int, int], object] | None,
     prices: PriceTable | None,
+    details: Details | None,
 ) -> list[UsageTable]:
     """Return the sums of each Prometheus, without those that did not answer."""
     tables = []
     for url, shown in fleets.items():
         assert window is not None  # noqa: S101 - checked before
-        read = partial(read_fleet, url, window=window, progress=progress, prices=prices)
+        read = partial(
+            read_fleet, url, window=window, progress=progress, prices=prices, details=details
+        )
         table = failures.attempt(shown, read, is_server=True)
         if table is not None:
             tables.append(table)
@@ -377,6 +401,7 @@ def _read_journals(
     cutoff: float,
     progress: Callable[[int, int], object] | None,
     prices: PriceTable | None,
+    details: Details | None,
 ) -> list[UsageTable]:
     sizes = [journal.size() for journal in journals] if progress is not None else []
     tables = []
@@ -387,7 +412,7 @@ def _read_journals(
             if progress is not None:
                 progress(before + done, max(sum(sizes), before + done))
 
-        read = partial(journal.read, seen, window, cutoff, step, prices)
+        read = partial(journal.read, seen, window, cutoff, step, prices, details)
         table = failures.attempt(str(journal.path), read)
         if table is not None:
             tables.append(table)

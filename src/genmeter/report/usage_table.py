@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from genmeter.events.answers import TokenCounts
 from genmeter.report._runs import Runs
+from genmeter.report.distribution import Distribution, sum_histograms
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -99,7 +100,7 @@ class UsageRow:
                 setattr(total, name, getattr(total, name) + getattr(row, name))
             total.durations.extend(row.durations)
             total.duration_sum += row.duration_sum
-        total.buckets = _sum_histograms([row.buckets for row in rows if row.buckets])
+        total.buckets = sum_histograms([row.buckets for row in rows if row.buckets])
         costs = [row.cost for row in rows if row.cost is not None]
         total.cost = math.fsum(costs) if costs else None
         return total
@@ -115,55 +116,18 @@ class UsageRow:
 
     def mean(self) -> float | None:
         """Return the mean duration in seconds; None without any."""
-        count = self.buckets[math.inf] + len(self.durations)
-        return (self.duration_sum + math.fsum(self.durations)) / count if count else None
+        return self.distribution().mean()
 
     def quantile(self, share: float) -> float | None:
-        """Return a quantile of the durations in seconds; None without any.
+        """Return a quantile of the durations in seconds, as of a distribution; None without any."""
+        return self.distribution().quantile(share)
 
-        It is interpolated linearly; a histogram's is estimated like Prometheus's
-        ``histogram_quantile``.
-        """
-        import numpy as np
-
-        durations = np.frombuffer(self.durations) if self.durations else np.empty(0)
-        if not self.buckets[math.inf]:
-            return float(np.quantile(durations, share)) if durations.size else None
-        bounds = sorted(self.buckets)
-        added = np.searchsorted(np.sort(durations), bounds, side="right")
-        counts = [
-            self.buckets[bound] + int(more) for bound, more in zip(bounds, added, strict=True)
-        ]
-        rank = share * counts[-1]
-        lower, below = 0.0, 0
-        for bound, count in zip(bounds, counts, strict=True):
-            if math.isinf(bound):
-                break  # beyond the last finite bound nothing is known
-            if count >= rank:
-                return lower + (bound - lower) * (rank - below) / (count - below)
-            lower, below = bound, count
-        return lower
+    def distribution(self) -> Distribution:
+        """Return the distribution of the durations in seconds."""
+        return Distribution(self.durations, self.buckets, self.duration_sum)
 
 
 _COUNTS = [name for name, kind in UsageRow.__annotations__.items() if kind == "int"]
-
-
-def _sum_histograms(histograms: Sequence[Counter[float]]) -> Counter[float]:
-    """Sum cumulative histograms, whose bounds may differ between jobs."""
-    total: Counter[float] = Counter()
-    if len({frozenset(each) for each in histograms}) <= 1:
-        for each in histograms:
-            total.update(each)
-        return total
-    for each in histograms:
-        below = 0
-        for bound, count in sorted(each.items()):
-            total[bound] += count - below
-            below = count
-    below = 0
-    for bound in sorted(total):
-        below = total[bound] = total[bound] + below
-    return total
 
 
 @dataclass(slots=True)

@@ -19,6 +19,7 @@ __all__ = [
     "BILLING_PARTS",
     "CONVERSATION",
     "EVALUATION",
+    "FIRST_CHUNK",
     "GENERATION",
     "METADATA",
     "METRICS",
@@ -148,6 +149,8 @@ BILLING_PARTS = (
 """The keywords with counts that have a price of their own."""
 BILLING_KEYWORDS = (*BILLING_PARTS, "response_model", "service_tier", "batch", "cost")
 """The keywords that the price of a call depends on, beside its tokens, provider and model."""
+FIRST_CHUNK = "first_chunk_seconds"
+"""The field of a streamed call's first row in the journal that has the time to its first chunk."""
 OWN_KEYS = frozenset({"metric", "metric_name", "value", "timestamp"})
 """The fields that each row has beside its metadata."""
 METADATA: Mapping[str, str] = {

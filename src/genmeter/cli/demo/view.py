@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from genmeter.cli.live.draw import by_model, folded, overview, progress_bar
 from genmeter.cli.live.rates import Rates
-from genmeter.cli.live.status import Status
 from genmeter.cli.live.terminal import can_move_cursor, say
+from genmeter.report.status import Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

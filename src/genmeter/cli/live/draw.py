@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
-from genmeter.cli.live.status import DIED, failure_share, share
 from genmeter.cli.live.watch import ENDED, PARTIAL, RUNNING, Row, same_jobs
 from genmeter.report.formats import printable
+from genmeter.report.status import DIED, failure_share, share
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from genmeter.cli.live.rates import Rates
-    from genmeter.cli.live.status import Status
+    from genmeter.report.status import Status
     from genmeter.report.usage_table import UsageRow, UsageTable
 
 __all__ = ["by_model", "folded", "overview", "progress_bar", "screen"]

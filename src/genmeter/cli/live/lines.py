@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from genmeter.cli.live.status import Status
+    from genmeter.report.status import Status
 
 __all__ = ["FIELDS", "lines", "remarks"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from genmeter.cli.live.status import Status
+    from genmeter.report.status import Status
 
 __all__ = ["RateMeter", "Rates"]
 

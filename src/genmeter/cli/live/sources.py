@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from prometheus_client import Metric
 
-from genmeter.cli.live.status import PROCESSES, Status
 from genmeter.errors import ConfigError
 from genmeter.exporters.prometheus import PrometheusBridge
 from genmeter.job.job import JobError
 from genmeter.job.reader import JobReader
 from genmeter.report.endpoint import read_page, split_address
 from genmeter.report.promapi import PrometheusApi, TooManySamplesError
+from genmeter.report.status import PROCESSES, Status
 from genmeter.schema import metrics as cat
 from genmeter.schema.metrics import Kind
 

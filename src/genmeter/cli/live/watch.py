@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from genmeter.cli.live.rates import RateMeter, Rates
-from genmeter.cli.live.status import Status
 from genmeter.clock import seconds_left
 from genmeter.errors import ConfigError
+from genmeter.report.status import Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

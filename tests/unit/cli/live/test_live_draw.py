@@ -8,7 +8,7 @@ import pytest
 from _live import drawn, row, status
 
 from genmeter.cli.live.draw import screen
-from genmeter.cli.live.status import Status
+from genmeter.report.status import Status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

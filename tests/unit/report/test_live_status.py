@@ -6,9 +6,9 @@ import pytest
 from _live import page, status
 from prometheus_client.parser import text_string_to_metric_families
 
-from genmeter.cli.live.status import Status
 from genmeter.config.monitor import MonitorConfig
 from genmeter.errors import ConfigError
+from genmeter.report.status import Status
 from genmeter.testing import isolated_monitor
 
 

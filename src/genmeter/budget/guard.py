@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["JobGuard"]
 
-_PATIENCE = 1.0  # seconds that a call waits at most until the calls before it are counted
+_PATIENCE = 0.5  # seconds that a call waits at most until the calls before it are counted
 _PATIENCE_AT_START = 5.0  # the same, of the first calls of a process: exporters are started
 _PAUSE = 1.0  # seconds without a wait after one that timed out
 _LOOK = 0.25  # seconds between two looks at the other processes

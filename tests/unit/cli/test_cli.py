@@ -47,14 +47,6 @@ def url_in(text: str) -> str:
 # --- the arguments -----------------------------------------------------------------------------
 
 
-def test_the_package_can_be_run_where_the_command_is_not_on_the_path() -> None:
-    """With the same exit codes."""
-    command = [sys.executable, "-m", "genmeter"]
-    found = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
-    assert found.stdout == f"genmeter {__version__}\n"
-    assert subprocess.run([*command, "nothing"], capture_output=True, check=False).returncode == 2
-
-
 def test_the_version_option_prints_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     """`genmeter --version` names the installed release."""
     with pytest.raises(SystemExit) as end:

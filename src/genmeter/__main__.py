@@ -1,8 +1,0 @@
-"""``python -m genmeter COMMAND``, where the command ``genmeter`` is not on the path."""
-
-import sys
-
-from genmeter.cli import main
-
-if __name__ == "__main__":
-    sys.exit(main())

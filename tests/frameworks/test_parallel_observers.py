@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from _books import assert_equal_books
+from _isolated import run_isolated
 from _model_server import serve
 from _watching import import_emitters, watch
 
@@ -182,20 +183,23 @@ def test_parallel_calls_of_all_layers_equal_the_books(
     there is of these calls.
     """
     import_emitters(emitters)
-    litellm.in_memory_llm_clients_cache.flush_cache()
-    if is_kept:
-        with serve() as server:
-            _keep_client(server)
-    with serve() as server, ExitStack() as stack, watch(*emitters) as watched:
-        genmeter.hooks.install("litellm", "langchain", monitor=watched.monitor)
-        stack.callback(genmeter.hooks.uninstall, "litellm", "langchain")
-        if is_watched:
-            clients.install("openai", watched.monitor)
-            stack.callback(clients.uninstall, "openai", watched.monitor)
-        attempts = sum(asyncio.run(_storm(server, number)) for number in range(ROUNDS))
-        server.settle()
-        _settle()
-        watched.settle()
-        assert len(server.calls()) == attempts
-        as_seen = _as_seen_by(emitters, is_watched=is_watched)
-        assert_equal_books(watched.monitor, server, as_seen=as_seen)
+
+    def run() -> None:
+        if is_kept:
+            with serve() as server:
+                _keep_client(server)
+        with serve() as server, ExitStack() as stack, watch(*emitters) as watched:
+            genmeter.hooks.install("litellm", "langchain", monitor=watched.monitor)
+            stack.callback(genmeter.hooks.uninstall, "litellm", "langchain")
+            if is_watched:
+                clients.install("openai", watched.monitor)
+                stack.callback(clients.uninstall, "openai", watched.monitor)
+            attempts = sum(asyncio.run(_storm(server, number)) for number in range(ROUNDS))
+            server.settle()
+            _settle()
+            watched.settle()
+            assert len(server.calls()) == attempts
+            as_seen = _as_seen_by(emitters, is_watched=is_watched)
+            assert_equal_books(watched.monitor, server, as_seen=as_seen)
+
+    run_isolated(run)

@@ -75,7 +75,7 @@ class _Process:
         if self._process.poll() is not None:
             sys.exit((self.folder / "log").read_text(errors="replace")[-2_000:])
         try:
-            return self.request("GET", "/metrics")[0] == 200
+            return self.request("GET", "/-/ready")[0] == 200
         except OSError:
             return False
 

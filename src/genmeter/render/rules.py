@@ -9,6 +9,7 @@ from genmeter.errors import ConfigError
 from genmeter.render._yaml import to_yaml
 from genmeter.render.kubernetes import Metadata
 from genmeter.schema.query import duration
+from genmeter.schema.sums import shared_sums
 
 if TYPE_CHECKING:
     from genmeter.config.alerts import AlertSettings
@@ -37,8 +38,9 @@ _HEADER = """\
 # and scrapes OpenMetrics. Otherwise the counts before the first scrape of a series are missed: list
 # the job's models in GENMETER_MODELS, so that their series start at 0 with the job.
 #
-# Ratios over more than six hours use sums over five minutes, so the `evaluation_interval` must be
-# shorter than five minutes. They have no data before the rules are loaded.
+# What several rules read is summed once, by the first ones. Ratios over more than an hour use sums over
+# five minutes, so the `evaluation_interval` must be shorter than five minutes. They have no data before
+# the rules are loaded.
 """
 
 
@@ -76,25 +78,21 @@ def _name(settings: AlertSettings) -> str:
 
 
 def _groups(settings: AlertSettings) -> list[dict[str, Any]]:
-    rules, selector = settings.rules(), settings.series
-    name = _name(settings)
-    recorded = [rule for rule in rules if rule.condition.is_recorded]
-    records = [each for rule in recorded for each in rule.condition.records(rule.by, selector)]
-    found = [
-        {
-            # One group, so that each rule is evaluated after its dependencies.
-            "name": f"{name}-long-windows",
-            "rules": [
-                *({"record": name, "expr": expr} for name, expr in dict.fromkeys(records)),
-                *(_alert(rule, settings, selector) for rule in recorded),
-            ],
-        },
-        {
-            "name": name,
-            "rules": [_alert(rule, settings, selector) for rule in rules if rule not in recorded],
-        },
+    rules = settings.rules()
+    shared, selector = shared_sums(rules, settings.series)
+    records = [
+        *shared,
+        *(each for rule in rules for each in rule.condition.records(rule.by, selector)),
     ]
-    return [group for group in found if group["rules"]]
+    expressions: dict[str, str] = {}
+    for record in records:
+        expressions.setdefault(*record)
+    # One group, so that each rule is evaluated after its dependencies.
+    found = [
+        *({"record": name, "expr": expr} for name, expr in expressions.items()),
+        *(_alert(rule, settings, selector) for rule in rules),
+    ]
+    return [{"name": _name(settings), "rules": found}] if found else []
 
 
 def _alert(rule: AlertRule, settings: AlertSettings, selector: Selector) -> dict[str, Any]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 import random
 import re
-import urllib.request
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from http.client import HTTPConnection
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -19,11 +20,27 @@ from genmeter import GenerationMonitor, Price, PriceTable
 from genmeter.config.monitor import EndpointConfig, MonitorConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
-__all__ = ["OPENMETRICS", "Page", "Series", "Shape", "read_page"]
+__all__ = ["DROPS", "OPENMETRICS", "Page", "Series", "Shape", "read_page"]
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+_DURATIONS = "gen_ai_client_inference_duration_seconds_bucket"
+DROPS: tuple[dict[str, Any], ...] = (
+    {
+        "source_labels": ["__name__", "error_type"],
+        "regex": f"{_DURATIONS};.+",
+        "action": "drop",
+    },
+    {
+        "source_labels": ["__name__", "le"],
+        "regex": rf"{_DURATIONS};(0\.0[1248]|327\.68|655\.36)",
+        "action": "drop",
+    },
+)
+"""What docs/scaling.md drops of a fleet: relabelling of metrics in a scrape job."""
 HOUR = 3_600.0
 _CALLS = 7_200  # in the hour of the template: two a second
 _WAVE = 600.0  # seconds
@@ -57,8 +74,8 @@ class Series(NamedTuple):
     is_whole: bool
 
 
-def read_page(shape: Shape) -> Page:
-    """Record an hour of calls of a process, and return its page."""
+def read_page(shape: Shape) -> str:
+    """Record an hour of calls of a process, and return its page in OpenMetrics' text."""
     models = [f"model-{number}" for number in range(shape.models)]
     steps = [f"step-{number}" for number in range(shape.steps)]
     prices = PriceTable({name: Price(1.0, 4.0) for name in models})
@@ -75,11 +92,14 @@ def read_page(shape: Shape) -> Page:
             model, step = models[number % len(models)], dice.choice(steps)
             _record(monitor, dice, model, step)
         monitor.flush()
-        request = urllib.request.Request(
-            str(monitor.endpoint_url), headers={"Accept": OPENMETRICS}
-        )
-        with urllib.request.urlopen(request, timeout=30) as response:
-            return Page(response.read().decode())
+        address = urlsplit(str(monitor.endpoint_url))
+        connection = HTTPConnection(address.netloc, timeout=30)
+        try:
+            connection.request("GET", address.path, headers={"Accept": OPENMETRICS})
+            text: str = connection.getresponse().read().decode()
+        finally:
+            connection.close()
+        return text
     finally:
         monitor.shutdown()
 
@@ -112,8 +132,9 @@ def _record(monitor: GenerationMonitor, dice: random.Random, model: str, step: s
 class Page:
     """The page of a process as a function of its number and of the time."""
 
-    def __init__(self, text: str) -> None:
-        """Read a real page in OpenMetrics' text."""
+    def __init__(self, text: str, drops: Sequence[dict[str, Any]] = ()) -> None:
+        """Read a real page in OpenMetrics' text, of which the server drops some series."""
+        self._drops = drops
         self.source = text
         self._parts: list[str] = []  # the text between two values
         self.series: list[Series] = []
@@ -126,16 +147,24 @@ class Page:
                 continue
             self._parts.append(kept + line[: found.start(3)])
             kept = "\n"
-            self.series.append(_series(found[1], found[2] or "", float(found[3]), found[3]))
+            self.series.append(_series(found[1], found[2] or "", float(found[3])))
         self._parts.append(kept)
         self._format = "%s".join(part.replace("%", "%%") for part in self._parts)
 
     @cached_property
     def stored(self) -> NDArray[np.intp]:
-        """The places of the series that are stored: all but the births."""
-        return np.array(
-            [at for at, each in enumerate(self.series) if not each.name.endswith("_created")]
+        """The places of the series that are stored: all but the births and what is dropped."""
+        return np.array([at for at, each in enumerate(self.series) if self._is_stored(each)])
+
+    def _is_stored(self, series: Series) -> bool:
+        labels = {"__name__": series.name, **series.labels}
+        texts = (
+            ";".join(labels.get(name, "") for name in each["source_labels"]) for each in self._drops
         )
+        dropped = (
+            re.fullmatch(each["regex"], text) for each, text in zip(self._drops, texts, strict=True)
+        )
+        return not series.name.endswith("_created") and not any(dropped)
 
     @cached_property
     def _columns(self) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
@@ -145,9 +174,7 @@ class Page:
             np.array([each.is_whole for each in self.series]),
         )
 
-    def values(
-        self, number: int, times: NDArray[np.float64], start: float
-    ) -> NDArray[np.float64]:
+    def values(self, number: int, times: NDArray[np.float64], start: float) -> NDArray[np.float64]:
         """Return the values of a process's series, by series and time.
 
         Args:
@@ -180,7 +207,7 @@ class Page:
         return self._format % tuple(map(repr, values.tolist()))
 
 
-def _series(name: str, text: str, value: float, written: str) -> Series:
+def _series(name: str, text: str, value: float) -> Series:
     labels = dict(_LABEL.findall(text))
     if "le" in labels and labels["le"] != "+Inf":
         labels["le"] = repr(float(labels["le"]))

@@ -12,7 +12,7 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlencode
 
 import yaml
@@ -20,11 +20,11 @@ import yaml
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-__all__ = ["ENGINES", "ROOT", "Engine", "Prometheus", "VictoriaMetrics", "Vmalert", "endpoints"]
+__all__ = ["ENGINES", "ROOT", "Engine", "Prometheus", "VictoriaMetrics", "endpoints"]
 
 ROOT = Path(__file__).parents[1]
-SCRAPE = "15s"
-"""As in the shipped configuration."""
+_SHIPPED = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())
+_GLOBAL = {name: _SHIPPED["global"][name] for name in ("scrape_interval", "evaluation_interval")}
 _HERE = Path(__file__).parent
 _HOST = "127.0.0.1"
 _WAIT = 60.0
@@ -62,16 +62,21 @@ class _Process:
         folder.mkdir(parents=True)
         self.folder = folder
         self.port = _free_port()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._running: subprocess.Popen[bytes] | None = None
+
+    @property
+    def _process(self) -> subprocess.Popen[bytes]:
+        if self._running is None:
+            raise RuntimeError(f"{self.name} must have been started")
+        return self._running
 
     def start(self, argv: Sequence[str | Path]) -> None:
         """Start it, and wait until it responds."""
         with (self.folder / "log").open("wb") as log:
-            self._process = subprocess.Popen(list(map(str, argv)), stdout=log, stderr=log)
+            self._running = subprocess.Popen(list(map(str, argv)), stdout=log, stderr=log)
         _until(self._is_ready, f"the start of {self.name}")
 
     def _is_ready(self) -> bool:
-        assert self._process is not None
         if self._process.poll() is not None:
             sys.exit((self.folder / "log").read_text(errors="replace")[-2_000:])
         try:
@@ -79,19 +84,18 @@ class _Process:
         except OSError:
             return False
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._process is not None:
-            self._process.terminate()
-            self._process.wait()
-            self._process = None
+        if self._running is not None:
+            self._running.terminate()
+            self._running.wait()
+            self._running = None
 
     @property
     def cpu(self) -> float:
         """The seconds of CPU that it has used, of all its threads."""
-        assert self._process is not None
         spent = 0
         for task in Path(f"/proc/{self._process.pid}/task").iterdir():
             spent += int((task / "schedstat").read_text().split()[0])
@@ -100,7 +104,6 @@ class _Process:
     @property
     def memory(self) -> int:
         """The bytes of memory that it occupies."""
-        assert self._process is not None
         lines = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) * 1024
 
@@ -130,8 +133,23 @@ class Engine(_Process):
     title = ""
     program = ""
 
-    def __init__(self, folder: Path, scraped: int, jobs: Mapping[int, Mapping[str, str]]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        scraped: int,
+        jobs: Mapping[int, Mapping[str, str]],
+        drops: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        """Create it, not started yet.
+
+        Args:
+            folder: A new folder for its files.
+            scraped: The port of the endpoints.
+            jobs: The labels of each endpoint's target.
+            drops: Relabelling of what is scraped.
+        """
         super().__init__(folder)
+        self._drops = drops
         targets = [
             {"targets": [f"{_HOST}:{scraped}"], "labels": {"__metrics_path__": f"/{at}", **labels}}
             for at, labels in jobs.items()
@@ -174,9 +192,9 @@ class Engine(_Process):
         """Make all samples visible to queries."""
 
     def _scrape_config(self) -> dict[str, Any]:
-        shipped = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())
-        job = next(each for each in shipped["scrape_configs"] if each["job_name"] == "genmeter")
-        del job["static_configs"]
+        job = next(each for each in _SHIPPED["scrape_configs"] if each["job_name"] == "genmeter")
+        job = {name: value for name, value in job.items() if name != "static_configs"}
+        job["metric_relabel_configs"] = [*job["metric_relabel_configs"], *self._drops]
         return {**job, "file_sd_configs": [{"files": [str(self.folder / "targets.json")]}]}
 
 
@@ -186,7 +204,7 @@ class Prometheus(Engine):
     name = "prometheus"
     title = "Prometheus"
 
-    def __enter__(self) -> Prometheus:
+    def __enter__(self) -> Self:
         self.configure()
         self.start(
             [
@@ -206,13 +224,15 @@ class Prometheus(Engine):
     def configure(self, *, scrapes: bool = False, rules: Path | None = None) -> None:
         """Let it scrape, and evaluate rules."""
         config = {
-            "global": {"scrape_interval": SCRAPE, "evaluation_interval": "30s"},
+            "global": _GLOBAL,
             "scrape_configs": [self._scrape_config()] if scrapes else [],
             "rule_files": [str(rules)] if rules else [],
         }
         (self.folder / "prometheus.json").write_text(json.dumps(config))
-        if self._process is not None:
-            assert self.request("POST", "/-/reload")[0] == 200
+        if self._running is not None:
+            status, said = self.request("POST", "/-/reload")
+            if status != 200:
+                sys.exit(f"{self.name} rejected its configuration: {said!r}")
 
     @property
     def ingested(self) -> float:
@@ -222,7 +242,8 @@ class Prometheus(Engine):
     def bytes_a_sample(self) -> float:
         """Write all to a block, and return its bytes divided by its samples."""
         status, body = self.request("POST", "/api/v1/admin/tsdb/snapshot")
-        assert status == 200, body
+        if status != 200:
+            sys.exit(f"{self.name} wrote no block: {body!r}")
         snapshot = self.folder / "data/snapshots" / json.loads(body)["data"]["name"]
         size, samples = 0, 0
         for block in snapshot.iterdir():
@@ -238,7 +259,7 @@ class VictoriaMetrics(Engine):
     name = "victoria-metrics"
     title = "VictoriaMetrics"
 
-    def __enter__(self) -> VictoriaMetrics:
+    def __enter__(self) -> Self:
         self.configure()
         self.start(
             [
@@ -255,14 +276,14 @@ class VictoriaMetrics(Engine):
         )
         return self
 
-    def configure(self, *, scrapes: bool = False, rules: Path | None = None) -> None:
-        """Let it scrape; vmalert evaluates rules."""
+    def configure(self, *, scrapes: bool = False) -> None:
+        """Let it scrape."""
         config = {
-            "global": {"scrape_interval": SCRAPE},
+            "global": {"scrape_interval": _GLOBAL["scrape_interval"]},
             "scrape_configs": [self._scrape_config()] if scrapes else [],
         }
         (self.folder / "scrape.json").write_text(json.dumps(config))
-        if self._process is not None:
+        if self._running is not None:
             self.request("GET", "/-/reload")
 
     def flush(self) -> None:
@@ -282,28 +303,6 @@ class VictoriaMetrics(Engine):
         _until(lambda: self.counted("vm_active_force_merges") == 0, "the merge of all parts")
         size = sum(p.stat().st_size for p in (self.folder / "data").rglob("*") if p.is_file())
         return size / self.counted("vm_rows_added_to_storage_total")
-
-
-class Vmalert(_Process):
-    """Evaluates rules on a VictoriaMetrics."""
-
-    name = "vmalert"
-
-    def __init__(self, folder: Path, database: Engine, rules: Path) -> None:
-        super().__init__(folder)
-        self._argv = [
-            f"-rule={rules}",
-            f"-datasource.url=http://{_HOST}:{database.port}",
-            f"-remoteWrite.url=http://{_HOST}:{database.port}",
-            "-evaluationInterval=30s",
-            f"-httpListenAddr={_HOST}:{self.port}",
-            "-notifier.blackhole",
-            "-loggerLevel=WARN",
-        ]
-
-    def __enter__(self) -> Vmalert:
-        self.start([_program("vmalert"), *self._argv])
-        return self
 
 
 ENGINES: dict[str, type[Prometheus | VictoriaMetrics]] = {

@@ -19,7 +19,6 @@ import re
 import shutil
 import tempfile
 import time
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -27,92 +26,51 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 from _scaling_history import Past, labels_of, write_request
-from _scaling_page import Shape, read_page
+from _scaling_page import DROPS, Page, Shape, read_page
 from _scaling_servers import ENGINES, ROOT, Engine, Prometheus, endpoints
+from _scaling_table import BEGIN, END, Cost, Result, tables_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from _scaling_page import Page
-    from numpy.typing import NDArray
 
 SIZES = (100, 300, 1_000)
 JOBS = 50
 INTERVAL = 15.0
-EVALUATION = 30.0
+EVALUATION = 60.0
 """Seconds, as shipped."""
-LIMIT = 2.0
-"""The aim: seconds of all rules in a minute, and of each query."""
 HISTORY = 3_900.0
 SLICE = 1_200.0
 DAYS = 3 * 86_400.0
-LIVE = 45.0
+LIVE = 30.0
+OWN = 1.5 * EVALUATION
+"""Seconds in which the server evaluates the rules by itself."""
 _SUBQUERY = re.compile(r"([a-z]\w*:\w+:\w+)\[")
 _VARIABLE = re.compile(r"\$(\w+)|\$\{(\w+)(?::\w+)?\}")
 
 
-@dataclass
-class Cost:
-    """What one rule or query took.
-
-    Attributes:
-        name: The name of the alert or record, or dashboard and panel.
-        expr: Its expression.
-        cpu: Seconds of the server's CPU.
-        took: Seconds until the response.
-        a_minute: How often it is evaluated in a minute.
-    """
-
-    name: str
-    expr: str
-    cpu: float
-    took: float
-    a_minute: float = 1.0
-
-
-@dataclass
-class Result:
-    """The figures of an engine and a size."""
-
-    engine: str
-    endpoints: int
-    series: int = 0
-    written: float = 0.0  # samples a second of CPU
-    scrape_cpu: float = 0.0  # seconds a minute
-    memory: int = 0
-    bytes_a_sample: float = 0.0
-    rules: list[Cost] = field(default_factory=list)
-    queries: list[Cost] = field(default_factory=list)
-    live: float | None = None  # seconds of an evaluation by the server itself
-
-    @property
-    def rules_cpu(self) -> float:
-        """Seconds of CPU of all rules in a minute."""
-        return sum(each.cpu * each.a_minute for each in self.rules)
-
-    @property
-    def slowest(self) -> Cost:
-        """The slowest query."""
-        return max(self.queries, key=lambda each: each.cpu)
-
-
-def measure(name: str, size: int, page: Page, options: argparse.Namespace) -> Result:
-    """Measure an engine at a size."""
+def measure(
+    name: str, size: int, text: str, options: argparse.Namespace, *, is_dropped: bool = False
+) -> Result:
+    """Measure an engine at a size, for processes with a page."""
     folder = Path(tempfile.mkdtemp(prefix="genmeter-scaling-"))
     start = (time.time() - HISTORY) // INTERVAL * INTERVAL
-    (folder / "page").write_text(page.source, encoding="utf-8")
+    (folder / "page").write_text(text, encoding="utf-8")
     labels = {at: labels_of(at, JOBS) for at in range(size)}
     groups = yaml.safe_load(options.rules.read_text())["groups"]
-    found = Result(name, size, size * (len(page.stored) + 1))
+    drops = DROPS if is_dropped else ()
+    page = Page(text, drops)
+    found = Result(name, size, is_dropped, size * (len(page.stored) + 1))
     try:
         with (
             endpoints(folder / "page", start) as port,
-            ENGINES[name](folder / name, port, labels) as engine,
+            ENGINES[name](folder / name, port, labels, drops) as engine,
         ):
             _write_recorded(engine, groups, page, start)
-            end = _write_past(engine, found, Past(page, size, JOBS, start), start)
+            _write_past(engine, found, Past(page, size, JOBS, start), start)
             found.scrape_cpu = _scraped(engine, found, size)
-            if isinstance(engine, Prometheus) and size == max(options.endpoints):
+            is_largest = size == max(options.endpoints) and not is_dropped
+            if isinstance(engine, Prometheus) and is_largest:
                 found.live = _live(engine, options.rules)
             engine.configure()
             end = time.time() // INTERVAL * INTERVAL
@@ -130,7 +88,9 @@ def measure(name: str, size: int, page: Page, options: argparse.Namespace) -> Re
 
 def _write_recorded(engine: Engine, groups: list[Any], page: Page, start: float) -> None:
     """Write days of the recorded series that others read over a long window."""
-    rules = {rule["record"]: rule for group in groups for rule in group["rules"] if "record" in rule}
+    rules = {
+        rule["record"]: rule for group in groups for rule in group["rules"] if "record" in rule
+    }
     names = {
         name
         for group in groups
@@ -139,9 +99,8 @@ def _write_recorded(engine: Engine, groups: list[Any], page: Page, start: float)
     }
     series = {}
     for name in sorted(names):
-        found = re.search(r"sum by \(([^)]*)\)", rules[name]["expr"])
-        assert found is not None, name
-        for labels in _groups_of(found[1].split(", "), page):
+        by = re.findall(r"sum by \(([^)]*)\)", rules[name]["expr"])[0].split(", ")
+        for labels in _groups_of(by, page):
             series[(("__name__", name), *labels)] = None
     times = np.arange(start - DAYS, start, EVALUATION)
     for part in np.array_split(times, round(DAYS / SLICE)):
@@ -162,8 +121,8 @@ def _groups_of(by: list[str], page: Page) -> Iterator[tuple[tuple[str, str], ...
             yield (("job", labels_of(job, JOBS)["job"]), *labels)
 
 
-def _write_past(engine: Engine, result: Result, past: Past, start: float) -> float:
-    """Write the samples up to now, and return the time of the last ones."""
+def _write_past(engine: Engine, result: Result, past: Past, start: float) -> None:
+    """Write the samples up to now."""
     at, cpu, samples = start, engine.cpu, 0
     while (now := time.time()) - at > INTERVAL:
         times = np.arange(at, min(at + SLICE, now), INTERVAL)
@@ -172,7 +131,6 @@ def _write_past(engine: Engine, result: Result, past: Past, start: float) -> flo
             samples += count
         at = float(times[-1]) + INTERVAL
     result.written = samples / (engine.cpu - cpu)
-    return at
 
 
 def _scraped(engine: Engine, result: Result, size: int) -> float:
@@ -189,9 +147,9 @@ def _scraped(engine: Engine, result: Result, size: int) -> float:
 
 
 def _live(engine: Prometheus, rules: Path) -> float:
-    """Let the server evaluate the rules itself, and return the seconds of the slowest evaluation."""
+    """Let the server evaluate the rules by itself, and return the seconds of its last evaluation."""
     engine.configure(scrapes=True, rules=rules)
-    time.sleep(2.5 * EVALUATION)
+    time.sleep(OWN)
     groups = json.loads(engine.request("GET", "/api/v1/rules")[1])["data"]["groups"]
     return sum(float(each["evaluationTime"]) for each in groups)
 
@@ -258,13 +216,6 @@ def _expanded(expr: str, dashboard: dict[str, Any], step: float) -> str:
     return _VARIABLE.sub(lambda found: values[found[1] or found[2]], expr)
 
 
-def fit(sizes: list[int], figures: list[float]) -> tuple[float, float]:
-    """Return the least squares' constant, and the amount of 100 endpoints."""
-    x: NDArray[np.float64] = np.array(sizes) / 100
-    slope, constant = np.polyfit(x, np.array(figures), 1)
-    return float(constant), float(slope)
-
-
 def main() -> None:
     """Run it, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -274,28 +225,27 @@ def main() -> None:
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
     parser.add_argument("--rules", type=Path, default=ROOT / "deploy/prometheus/rules.yml")
     parser.add_argument("--no-queries", dest="queries", action="store_false")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--write", action="store_true", help="write the tables of docs/scaling.md")
     options = parser.parse_args()
-    page = read_page(Shape(options.models, options.steps))
-    results = []
+    text, results = read_page(Shape(options.models, options.steps)), []
     for name in options.engines:
-        for size in options.endpoints:
+        runs = [(size, False) for size in sorted(options.endpoints)]
+        for size, is_dropped in [*runs, (max(options.endpoints), True)]:
             began = time.monotonic()
-            found = measure(name, size, page, options)
+            found = measure(name, size, text, options, is_dropped=is_dropped)
             results.append(found)
-            print(
-                f"{name} {size}: {found.series} series, scrape {found.scrape_cpu:.2f} CPU s/min, "
-                f"rules {found.rules_cpu:.2f} CPU s/min (live {found.live}), "
-                f"written {found.written:.0f}/s, {found.memory / 2**20:.0f} MiB, "
-                f"{found.bytes_a_sample:.2f} B/sample; {time.monotonic() - began:.0f} s",
-                flush=True,
-            )
-            for cost in sorted(found.rules, key=lambda each: -each.cpu)[:12]:
-                print(f"   {cost.cpu:.3f} {cost.took:.3f} {cost.name}")
-            for cost in sorted(found.queries, key=lambda each: -each.cpu)[:8]:
-                print(f"   {cost.cpu:.3f} {cost.took:.3f} {cost.name}")
-    if options.json:
-        options.json.write_text(json.dumps([asdict(each) for each in results], indent=1))
+            took = time.monotonic() - began
+            print(f"{ENGINES[name].title}, {found.title}: {took:.0f} s", flush=True)
+            if options.write:
+                _write(tables_of(results))
+    print(tables_of(results))
+
+
+def _write(tables: str) -> None:
+    page = ROOT / "docs" / "scaling.md"
+    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    page.write_text(f"{before}{BEGIN}\n\n{tables}\n{END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

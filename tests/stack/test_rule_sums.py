@@ -100,7 +100,9 @@ def series() -> list[dict[str, str]]:
                     number += 1
                     target = {"job": job, "instance": f"host-{process}", **labels}
                     braces = ",".join(f'{key}="{value}"' for key, value in target.items())
-                    found.append({"series": f"{name}{{{braces}}}", "values": values(number, process)})
+                    found.append(
+                        {"series": f"{name}{{{braces}}}", "values": values(number, process)}
+                    )
     return found
 
 
@@ -119,7 +121,9 @@ def test_shared_sums_change_no_alert(promtool: str, tmp_path: Path) -> None:
                 f"({scraped}) unless ({summed})",
                 f"({summed}) unless ({scraped})",
             )
-            expected += [{"expr": each, "eval_time": time, "exp_samples": []} for each in differences]
+            expected += [
+                {"expr": each, "eval_time": time, "exp_samples": []} for each in differences
+            ]
         some = {"labels": "{}", "value": 1}
         expected.append(
             {"expr": f"count({summed}) > bool 0", "eval_time": TIMES[-1], "exp_samples": [some]}

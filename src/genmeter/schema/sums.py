@@ -31,9 +31,7 @@ class _Read(NamedTuple):
     reader: str
 
 
-def shared_sums(
-    rules: Sequence[AlertRule], selector: Selector
-) -> tuple[list[Record], Selector]:
+def shared_sums(rules: Sequence[AlertRule], selector: Selector) -> tuple[list[Record], Selector]:
     """Return the sums that several of the rules read, and the selector with which they read them.
 
     Args:

@@ -23,8 +23,10 @@ ROUNDING = 1e-9
 """The relative error of sums of floats."""
 STEP = 300.0
 """Seconds of the sums that Prometheus uses for long windows."""
-LONG = 6 * 3_600.0
+LONG = 3_600.0
 """Seconds; longer windows use recorded sums."""
+SLOW = 240.0
+"""Seconds between two sums of scraped series over long windows."""
 
 Labels = frozenset[tuple[str, str]]
 Group = tuple[str | None, ...]
@@ -172,8 +174,8 @@ class Margin:
             sums += [
                 _stretched(self._steps(query.rows, rule.by, window, now - late), factor)
                 for factor in (1.0, STEP / (STEP - self._course.scrape))
-                # The sum may have been recorded one evaluation ago.
-                for late in (0, self._course.evaluation)
+                # The sum may have been recorded one evaluation ago, that of a budget four minutes.
+                for late in (0, self._course.evaluation, SLOW)
             ]
         else:
             scraped = self._rows(query.rows, rule.by, now - window + self._course.scrape)

@@ -169,7 +169,7 @@ class Engines:
         self._folder = folder
         self._rules = folder / "rules.yml"
         # No boundary of five minutes need pass in a test.
-        self._rules.write_text(re.sub(r"\[\dd:5m\]", "[1h:5s]", RULES.read_text()))
+        self._rules.write_text(re.sub(r"\[\d[dh]:5m\]", "[1h:5s]", RULES.read_text()))
         self._stretch = an_hour_ago(STRETCH)
         self._jobs = {
             "scrape": [scrape_job("genmeter", targets)],

@@ -12,7 +12,7 @@ bounded by three sums: over the window's events, over the events since the first
 the latter extrapolated. If an alert fires for all sums within these bounds, or for none, both must
 agree; otherwise the comparison ignores the alert of that group.
 
-Windows of more than six hours use recorded sums over five minutes, so the same margin holds for each
+Windows of more than an hour use recorded sums over five minutes, so the same margin holds for each
 step, and a sum may have been recorded one evaluation ago. A monitor reads its own counters when it
 evaluates, so their windows differ by the time between evaluations. A condition with a wait is checked
 with both ends of the margin at every evaluation.

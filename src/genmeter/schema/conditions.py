@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from genmeter.schema.indicators import Indicator
     from genmeter.schema.metrics import Label
-    from genmeter.schema.query import Group, LocalData, Observed, Query, Record
+    from genmeter.schema.query import CounterQuery, Group, LocalData, Observed, Query, Record
 
 __all__ = [
     "Above",
@@ -113,6 +113,10 @@ class Condition(ABC):
         """Return the recording rules of its PromQL, each after its dependencies."""
         return []
 
+    def reads(self) -> list[tuple[CounterQuery, float]]:
+        """Return each counter whose increase it reads, with the window in seconds."""
+        return []
+
     @abstractmethod
     def promql(self, by: Sequence[Label], selector: Selector) -> str:
         """Return it in PromQL, grouped by the job and ``by``; it is active while it has a result."""
@@ -157,7 +161,7 @@ class _Comparison(Condition):
 
     @property
     def is_recorded(self) -> bool:
-        """Whether it has several windows, or one of more than six hours."""
+        """Whether it has several windows, or one of more than an hour."""
         return len(self.windows) > 1 or max(self.windows) > LONG_WINDOW
 
     def configured(
@@ -184,6 +188,11 @@ class _Comparison(Condition):
         return [
             record for query, window in queries for record in query.records(by, window, selector)
         ]
+
+    def reads(self) -> list[tuple[CounterQuery, float]]:
+        """Return the parts of its query over each window."""
+        query = self.indicator.query
+        return [(part, query.window_read(each)) for each in self.windows for part in query.parts]
 
     def promql(self, by: Sequence[Label], selector: Selector) -> str:
         """Compare the query, or its recorded series over each window."""

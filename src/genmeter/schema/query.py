@@ -89,7 +89,7 @@ Histograms = Literal["classic", "native"]
 Group = tuple[str | None, ...]
 """The values of the labels that a result is grouped by; None for an absent label."""
 
-LONG_WINDOW = 6 * 3_600.0
+LONG_WINDOW = 3_600.0
 """Seconds; ratios over longer windows use recorded sums, which are cheaper to evaluate.
 
 ``increase`` estimates the counts between the last scrape of one step and the first of the next; the
@@ -116,10 +116,17 @@ def quoted(text: str) -> str:
 
 
 class Record(NamedTuple):
-    """A recording rule: its series, named level:metric:operation, and its PromQL."""
+    """A recording rule.
+
+    Attributes:
+        name: The name of its series: level:metric:operation.
+        expr: Its PromQL.
+        is_slow: Whether it reads scraped series over a long window, which need not be done often.
+    """
 
     name: str
     expr: str
+    is_slow: bool = False
 
 
 class Observed(NamedTuple):
@@ -191,6 +198,7 @@ class Selector:
             scraped; of these copies one counts.
         suffix: Ends the names of recorded series, so that those of several selectors differ.
         histograms: How Prometheus stores histograms.
+        shared: The recorded sums of increases that several queries read, by metric and window.
     """
 
     common: str = ""
@@ -199,6 +207,7 @@ class Selector:
     replica_labels: tuple[str, ...] = ()
     suffix: str = ""
     histograms: Histograms = "classic"
+    shared: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
     def matchers(self, labels: Sequence[Label] = ()) -> list[str]:
         """Return the matchers for series with these labels."""
@@ -255,6 +264,10 @@ class Query(ABC):
     def parts(self) -> tuple[CounterQuery, ...]:
         """Its queries of single instruments; of a ratio numerator and denominator."""
 
+    def window_read(self, window: float) -> float:
+        """Return the window over which its parts read scraped series, for a window in seconds."""
+        return window
+
     def at_least(self, min_samples: int) -> Self:
         """Return it with a minimum for the denominator of a ratio, which is then recorded too."""
         return self
@@ -307,6 +320,11 @@ class CounterQuery(Query):
         """Return itself."""
         return (self,)
 
+    @property
+    def metric(self) -> str:
+        """The name of its series."""
+        return f"{self.instrument.prometheus}{self.part}"
+
     def series(self, selector: Selector) -> str:
         """Return the series as a PromQL selector."""
         matched = [f"{label.prometheus}{matcher}" for label, matcher in self.where]
@@ -314,14 +332,17 @@ class CounterQuery(Query):
         if is_shared and not any(label is PHASE for label, _ in self.where):
             matched.insert(0, f'{PHASE.prometheus}!=""')
         matched += selector.matchers(self.instrument.labels)
-        braces = f"{{{','.join(matched)}}}" if matched else ""
         part = self.part if selector.histograms == "classic" else ""
-        return f"{self.instrument.prometheus}{part}{braces}"
+        return f"{self.instrument.prometheus}{part}{_braces(matched)}"
 
     def promql(
         self, by: Sequence[str], window: str, selector: Selector, function: Function = "increase"
     ) -> str:
         """Sum the increases of the series; native histograms have no label of a bucket."""
+        shared = selector.shared.get((self.metric, window))
+        if shared is not None and function == "increase":
+            matched = [f"{label.prometheus}{matcher}" for label, matcher in self.where]
+            return f"{_aggregated('sum', by)} ({shared}{_braces(matched)})"
         increases = f"{function}({self.series(selector)}[{window}])"
         is_histogram = False
         if selector.histograms == "native" and self.part:
@@ -351,7 +372,7 @@ class CounterQuery(Query):
     def records(self, by: Sequence[Label], window: float, selector: Selector) -> Iterator[Record]:
         """Yield the recorded sum."""
         expr = self.promql(selector.names_of(by), duration(window), selector)
-        yield Record(self.record_name(by, window, selector), expr)
+        yield Record(self.record_name(by, window, selector), expr, window > LONG_WINDOW)
 
     def metric_name(self) -> str:
         """Return the metric part of a recorded series' name."""
@@ -436,21 +457,22 @@ class Ratio(Query):
         operation = f"{'mean' if self.of.part else 'ratio'}_rate{duration(window)}"
         return selector.record_name(by, self.of.metric_name(), operation)
 
+    def window_read(self, window: float) -> float:
+        """Return the step of the recorded sums for a long window."""
+        return _STEP if window > LONG_WINDOW else window
+
     def records(self, by: Sequence[Label], window: float, selector: Selector) -> Iterator[Record]:
-        """Yield the ratio, for a long window after the sums that it divides."""
-        if window > LONG_WINDOW:
-            for part in self.parts:
+        """Yield the ratio after the sums that it divides, which others may read too."""
+        for part in self.parts:
+            if window > LONG_WINDOW:
                 (step,) = part.records(by, _STEP, selector)
                 yield step
                 steps = f"{step.name}[{duration(window)}:{duration(_STEP)}]"
                 yield Record(part.record_name(by, window, selector), f"sum_over_time({steps})")
-            of, per = (part.record_name(by, window, selector) for part in self.parts)
-            expr = f"{of}\n/\n({per} > 0)"
-        else:
-            if self.min_samples > 1:
-                yield from self.per.records(by, window, selector)
-            expr = self.at_least(1).promql(selector.names_of(by), duration(window), selector)
-        yield Record(self.record_name(by, window, selector), expr)
+            else:
+                yield from part.records(by, window, selector)
+        of, per = (part.record_name(by, window, selector) for part in self.parts)
+        yield Record(self.record_name(by, window, selector), f"{of}\n/\n({per} > 0)")
 
 
 def single(value: float) -> Observed:
@@ -460,3 +482,7 @@ def single(value: float) -> Observed:
 
 def _aggregated(aggregation: str, by: Sequence[str]) -> str:
     return f"{aggregation} by ({', '.join(by)})" if by else aggregation
+
+
+def _braces(matched: Sequence[str]) -> str:
+    return f"{{{','.join(matched)}}}" if matched else ""

@@ -19,6 +19,7 @@ from genmeter.render.rules import render_rules
 from genmeter.schema import metrics as cat
 from genmeter.schema.alerts import ALERT_RULES
 from genmeter.schema.query import TRUNCATED, Selector
+from genmeter.schema.sums import shared_sums
 
 if TYPE_CHECKING:
     from genmeter.schema.alerts import AlertRule
@@ -138,10 +139,11 @@ def test_every_rule_is_a_complete_alert() -> None:
     """Each alert has severity, labels, wait, summary and description, and no dead link."""
     rendered = alerts_of(FULL)
     assert len(rendered) == len(ALERT_RULES)
+    _, selector = shared_sums(FULL.rules(), FULL.series)
     for rule in FULL.rules():
         labels = dict(rule.labels)
         alert = rendered[rule.name, rule.severity, *labels.values()]
-        assert alert["expr"] == rule.promql()
+        assert alert["expr"] == rule.promql(selector)
         assert alert["labels"] == {"severity": rule.severity, **labels}
         assert set(alert["annotations"]) == {"summary", "description"}
         assert ("for" in alert) == (rule.for_ > 0)
@@ -166,8 +168,8 @@ def test_rules_write_distinct_series() -> None:
 def test_records_precede_the_rules_that_use_them() -> None:
     """Rules of a group are evaluated in order, so alerts use fresh records."""
     needed = re.compile(r"job\w*:\w+:\w+")
+    recorded: set[str] = set()
     for group in yaml.safe_load(render_rules(FULL))["groups"]:
-        recorded: set[str] = set()
         for rule in group["rules"]:
             assert set(needed.findall(rule["expr"])) <= recorded, rule
             if "record" in rule:
@@ -186,7 +188,8 @@ def test_every_record_is_used() -> None:
 def test_records_are_named_by_level_metric_and_operation() -> None:
     """Names follow Prometheus's convention, and each level is the grouping of the sum."""
     names = [rule["record"] for rule in rules_of(render_rules(FULL)) if "record" in rule]
-    shape = r"(job|job_name_evaluator):genmeter_\w+:(increase|ratio_rate|mean_rate)\d+[smhd]"
+    level = r"job(_model|_name)?(_evaluator)?(_outcome|_finish_reason)?"
+    shape = rf"{level}:genmeter_\w+:(increase|ratio_rate|mean_rate)\d+[smhd]"
     assert names
     assert all(re.fullmatch(shape, name) for name in names)
 
@@ -199,13 +202,13 @@ def test_denominators_are_guarded() -> None:
 
 
 def test_long_ratios_never_read_days_of_samples() -> None:
-    """Ranges over scraped series end at six hours, except for the sum of each budget."""
+    """Ranges over scraped series end at an hour, except for the sum of each budget."""
     for rule in rules_of(render_rules(FULL)):
         is_budget = rule.get("record", "").endswith((":increase1d",)) and "sum by" in rule["expr"]
         for series, window in re.findall(r"([\w:]+)(?:\{[^}]*\})?\[(\w+)", rule["expr"]):
             if series == "up":  # one series a target
                 continue
-            is_short = window in ("1h", "2h", "6h") or window[-1] in "sm"
+            is_short = window == "1h" or window[-1] in "sm"
             assert ":" in series or is_short or is_budget, rule
 
 
@@ -236,8 +239,62 @@ def test_minimum_of_one_adds_no_comparison() -> None:
     """A recorded ratio already has a denominator above 0."""
     settings = AlertSettings(alerts={"error_budget_burn:6h": AlertOverride(min_samples=1)})
     assert "increase6h" not in row("error_budget_burn:6h", settings).promql()
-    names = {rule.get("record") for rule in rules_of(render_rules(settings))}
-    assert "job:genmeter_generations_success_failure:increase6h" not in names
+
+
+def test_each_counter_is_read_once_over_a_window() -> None:
+    """The increases of scraped series, which cost most, are computed once for all rules."""
+    for settings in (AlertSettings(), FULL, replace(FULL, histograms="native")):
+        reads = [
+            (part, metric, window)
+            for rule in rules_of(render_rules(settings))
+            for part, metric, window in re.findall(
+                r"(histogram_\w+)?\(?increase\((\w+)(?:\{[^}]*\})?\[(\w+)\]", rule["expr"]
+            )
+        ]
+        assert len(reads) > 20
+        assert len(reads) == len(set(reads))
+
+
+def test_days_of_scraped_series_are_read_every_four_minutes() -> None:
+    """Sums of budgets have a group of their own; the alerts on them do not wait for it."""
+    slow, quick = yaml.safe_load(render_rules(FULL))["groups"]
+    assert slow["interval"] == "4m"
+    assert [rule["record"] for rule in slow["rules"]] == [
+        "job:genmeter_cost_usd:increase1d",
+        "job:genmeter_tokens:increase1d",
+    ]
+    assert "interval" not in quick
+    assert len(yaml.safe_load(render_rules(AlertSettings()))["groups"]) == 1
+
+
+def test_what_one_rule_reads_alone_needs_no_shared_sum() -> None:
+    """A sum is recorded only if several rules would read parts of it."""
+    on = {"low_success_rate", "samples_rejected", "generation_truncated", "rate_limited"}
+    others = {rule.id: AlertOverride(enabled=False) for rule in ALERT_RULES if rule.id not in on}
+    names = {
+        rule["record"]
+        for rule in rules_of(render_rules(AlertSettings(alerts=others)))
+        if "record" in rule
+    }
+    assert names == {
+        "job_outcome:genmeter_generations:increase5m",
+        "job_outcome:genmeter_samples:increase30m",
+        "job_model_finish_reason:genmeter_finish_reasons:increase15m",
+    }
+
+
+def test_a_sum_that_is_shared_and_recorded_is_recorded_once() -> None:
+    """A name has one rule if a recorded query reads the whole of a shared sum."""
+    windows = (3_600.0, 86_400.0)
+    settings = AlertSettings(
+        alerts={
+            "evaluation_score_drop": AlertOverride(windows=windows),
+            "rate_limited": AlertOverride(windows=(7_200.0,)),
+            "usage_unread": AlertOverride(windows=(10_800.0,)),
+        }
+    )
+    records = [each["record"] for each in rules_of(render_rules(settings)) if "record" in each]
+    assert len(records) == len(set(records))
 
 
 def test_short_windows_need_no_long_sums() -> None:
@@ -332,8 +389,7 @@ def test_selector_is_in_every_query_of_a_scraped_series(selector: str) -> None:
         scraped = re.findall(
             r"\[\d+[smhd]\]|absent|__name__|\bup\b|finished|timestamp", plain["expr"]
         )
-        recorded = re.search(r"\w:\w", plain["expr"])
-        assert (rule["expr"] != plain["expr"]) == bool(scraped and not recorded)
+        assert (rule["expr"] != plain["expr"]) == bool(scraped)
 
 
 @pytest.mark.parametrize(
@@ -461,7 +517,7 @@ def test_one_of_several_copies_counts() -> None:
     """Every sum of scraped series is over one copy of each."""
     settings = replace(FULL, replica_labels=("prometheus_replica",))
     for rule in rules_of(render_rules(settings)):
-        for over in re.findall(r"sum by \([^)]*\) \((?!up\b|\s)(\w+)", rule["expr"]):
+        for over in re.findall(r"sum by \([^)]*\) \((?!up\b|\s|job\w*:)(\w+)", rule["expr"]):
             assert over == "max", rule["expr"]
 
 

@@ -9,8 +9,8 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from _written_pages import read
 
-from _pages import read
 from _report import report, rows_of, write
 from genmeter import cli
 

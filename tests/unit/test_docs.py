@@ -153,7 +153,11 @@ def test_relative_links_resolve(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("page", "folder", "least"),
-    [("processes.md", "tests/process/", 20), ("integrations.md", "tests/frameworks/", 30)],
+    [
+        ("processes.md", "tests/process/", 20),
+        ("integrations.md", "tests/frameworks/", 30),
+        ("reliability.md", "tests/", 40),
+    ],
 )
 def test_every_test_that_a_table_names_exists(page: str, folder: str, least: int) -> None:
     """Each row has its test; without a folder it is in that of the page's subject."""

@@ -101,10 +101,14 @@ def variable(pid: int, name: str) -> str | None:
 
 
 def own_start() -> float | None:
-    """Return the Unix time at which this process began; None if it is not known."""
+    """Return the Unix time at which this process had begun; None if it is not known.
+
+    The kernel rounds it down to a tick, usually 10 ms, in which another process may have ended: so it is the
+    end of that tick.
+    """
     began = _began(os.getpid())
     try:
-        seconds = int(began) / os.sysconf("SC_CLK_TCK")
+        seconds = (int(began) + 1) / os.sysconf("SC_CLK_TCK")
         return time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - seconds)
     except (ValueError, OSError, AttributeError):
         return None

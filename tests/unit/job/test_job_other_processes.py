@@ -196,11 +196,14 @@ def test_a_variable_is_that_of_the_start() -> None:
 
 
 def test_the_start_of_this_process_is_known() -> None:
-    """In the time of the clock."""
+    """In the time of the clock, and never too early: what ended before it did not run beside it."""
     code = "from genmeter.job._processes import own_start; print(own_start())"
-    before = time.time()
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert before - 0.1 <= float(done.stdout) <= time.time()
+    for _ in range(5):
+        before = time.time()
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        )
+        assert before <= float(done.stdout) <= time.time()
     assert (own_start() or 0.0) < before
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import importlib
-from concurrent.futures import ThreadPoolExecutor
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from _books import assert_equal_books
-from _isolated import run_isolated
 from _model_server import serve
 from _watching import import_emitters, watch
 
@@ -172,6 +172,25 @@ def _as_seen_by(emitters: tuple[str, ...], *, is_watched: bool) -> Callable[[Cal
     return seen
 
 
+def _compare(emitters: tuple[str, ...], is_watched: bool, is_kept: bool) -> None:
+    if is_kept:
+        with serve() as server:
+            _keep_client(server)
+    with serve() as server, ExitStack() as stack, watch(*emitters) as watched:
+        genmeter.hooks.install("litellm", "langchain", monitor=watched.monitor)
+        stack.callback(genmeter.hooks.uninstall, "litellm", "langchain")
+        if is_watched:
+            clients.install("openai", watched.monitor)
+            stack.callback(clients.uninstall, "openai", watched.monitor)
+        attempts = sum(asyncio.run(_storm(server, number)) for number in range(ROUNDS))
+        server.settle()
+        _settle()
+        watched.settle()
+        assert len(server.calls()) == attempts
+        as_seen = _as_seen_by(emitters, is_watched=is_watched)
+        assert_equal_books(watched.monitor, server, as_seen=as_seen)
+
+
 @pytest.mark.parametrize("is_kept", [False, True], ids=["new client", "kept client"])
 @pytest.mark.parametrize(("is_watched", "emitters"), OBSERVERS, ids=str)
 def test_parallel_calls_of_all_layers_equal_the_books(
@@ -180,26 +199,11 @@ def test_parallel_calls_of_all_layers_equal_the_books(
     """However they end: with an answer, an error without tokens, or left.
 
     A client that LiteLLM has kept from before it was watched is seen by nobody: LiteLLM's report is all that
-    there is of these calls.
+    there is of these calls. Each is a process of its own, since instrumentations patch for good, and no fork
+    of this one, in which LiteLLM's threads may have begun.
     """
     import_emitters(emitters)
-
-    def run() -> None:
-        if is_kept:
-            with serve() as server:
-                _keep_client(server)
-        with serve() as server, ExitStack() as stack, watch(*emitters) as watched:
-            genmeter.hooks.install("litellm", "langchain", monitor=watched.monitor)
-            stack.callback(genmeter.hooks.uninstall, "litellm", "langchain")
-            if is_watched:
-                clients.install("openai", watched.monitor)
-                stack.callback(clients.uninstall, "openai", watched.monitor)
-            attempts = sum(asyncio.run(_storm(server, number)) for number in range(ROUNDS))
-            server.settle()
-            _settle()
-            watched.settle()
-            assert len(server.calls()) == attempts
-            as_seen = _as_seen_by(emitters, is_watched=is_watched)
-            assert_equal_books(watched.monitor, server, as_seen=as_seen)
-
-    run_isolated(run)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        pool.submit(_compare, emitters, is_watched, is_kept).result()

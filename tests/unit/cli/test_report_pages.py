@@ -9,9 +9,9 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from _written_pages import read
 
 from _report import report, rows_of, write
+from _written_pages import read
 from genmeter import cli
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import xml.etree.ElementTree as ET
 import matplotlib as mpl
 import numpy as np
 import pytest
-from _written_pages import read
 
+from _written_pages import read
 from genmeter.errors import MissingExtraError
 from genmeter.files import page_plots
 from genmeter.files.page_plots import COLOUR_PREFIX, Drawing, PagePlots

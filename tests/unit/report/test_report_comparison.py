@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from _written_pages import Page, read
 
+from _written_pages import Page, read
 from genmeter.report.comparison import Comparison, Difference, Line, Run, Value
 from genmeter.report.comparison_formats import difference_text, to_csv, to_json, to_text, value_text
 from genmeter.report.comparison_page import comparison_page

@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from _written_pages import Page, read
 from prometheus_client.parser import text_string_to_metric_families
 
 from _report import AFTERIMAGE, record_a_job, rows_of, write
+from _written_pages import Page, read
 from genmeter.config.monitor import MonitorConfig
 from genmeter.report._job_details import add_job
 from genmeter.report._page_parts import listed, shown

@@ -25,8 +25,6 @@ STEP = 300.0
 """Seconds of the sums that Prometheus uses for long windows."""
 LONG = 3_600.0
 """Seconds; longer windows use recorded sums."""
-SLOW = 240.0
-"""Seconds between two sums of scraped series over long windows."""
 
 Labels = frozenset[tuple[str, str]]
 Group = tuple[str | None, ...]
@@ -174,8 +172,8 @@ class Margin:
             sums += [
                 _stretched(self._steps(query.rows, rule.by, window, now - late), factor)
                 for factor in (1.0, STEP / (STEP - self._course.scrape))
-                # The sum may have been recorded one evaluation ago, that of a budget four minutes.
-                for late in (0, self._course.evaluation, SLOW)
+                # The sum may have been recorded one evaluation ago.
+                for late in (0, self._course.evaluation)
             ]
         else:
             scraped = self._rows(query.rows, rule.by, now - window + self._course.scrape)

@@ -121,12 +121,10 @@ class Record(NamedTuple):
     Attributes:
         name: The name of its series: level:metric:operation.
         expr: Its PromQL.
-        is_slow: Whether it reads scraped series over a long window, which need not be done often.
     """
 
     name: str
     expr: str
-    is_slow: bool = False
 
 
 class Observed(NamedTuple):
@@ -372,7 +370,7 @@ class CounterQuery(Query):
     def records(self, by: Sequence[Label], window: float, selector: Selector) -> Iterator[Record]:
         """Yield the recorded sum."""
         expr = self.promql(selector.names_of(by), duration(window), selector)
-        yield Record(self.record_name(by, window, selector), expr, window > LONG_WINDOW)
+        yield Record(self.record_name(by, window, selector), expr)
 
     def metric_name(self) -> str:
         """Return the metric part of a recorded series' name."""

@@ -168,8 +168,8 @@ def test_rules_write_distinct_series() -> None:
 def test_records_precede_the_rules_that_use_them() -> None:
     """Rules of a group are evaluated in order, so alerts use fresh records."""
     needed = re.compile(r"job\w*:\w+:\w+")
-    recorded: set[str] = set()
     for group in yaml.safe_load(render_rules(FULL))["groups"]:
+        recorded: set[str] = set()
         for rule in group["rules"]:
             assert set(needed.findall(rule["expr"])) <= recorded, rule
             if "record" in rule:
@@ -255,16 +255,11 @@ def test_each_counter_is_read_once_over_a_window() -> None:
         assert len(reads) == len(set(reads))
 
 
-def test_days_of_scraped_series_are_read_every_four_minutes() -> None:
-    """Sums of budgets have a group of their own; the alerts on them do not wait for it."""
-    slow, quick = yaml.safe_load(render_rules(FULL))["groups"]
-    assert slow["interval"] == "4m"
-    assert [rule["record"] for rule in slow["rules"]] == [
-        "job:genmeter_cost_usd:increase1d",
-        "job:genmeter_tokens:increase1d",
-    ]
-    assert "interval" not in quick
-    assert len(yaml.safe_load(render_rules(AlertSettings()))["groups"]) == 1
+def test_rules_are_one_group() -> None:
+    """Its rules are evaluated in turn, so that each reads what those before it have recorded."""
+    for settings in (AlertSettings(), FULL):
+        (group,) = yaml.safe_load(render_rules(settings))["groups"]
+        assert "interval" not in group
 
 
 def test_what_one_rule_reads_alone_needs_no_shared_sum() -> None:
@@ -496,7 +491,7 @@ def test_rules_of_two_renderings_stand_side_by_side() -> None:
     """Groups and records have other names, and each rendering uses its own records."""
     other = replace(FULL, suffix="b")
     found, plain = (yaml.safe_load(render_rules(each))["groups"] for each in (other, FULL))
-    assert [group["name"] for group in found] == ["genmeter-b-long-windows", "genmeter-b"]
+    assert [group["name"] for group in found] == ["genmeter-b"]
     records, of_plain = (
         {rule["record"] for group in groups for rule in group["rules"] if "record" in rule}
         for groups in (found, plain)

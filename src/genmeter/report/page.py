@@ -393,23 +393,20 @@ def _used(limit: Limit) -> Markup:
     return element("span", f"{share}, over", class_="bad")
 
 
+def _alert_counts(counts: Mapping[str, int], unit: str) -> Markup:
+    found = [f"{shown(name)}: {_number_of(count, unit)}" for name, count in sorted(counts.items())]
+    return items(found) or paragraph("None, as the jobs evaluate them.")
+
+
 def _alerts(run: Run) -> Markup:
     details = run.details
     parts: list[Markup] = []
     if "endpoint" in details.kinds:
-        firing = [
-            f"{shown(name)}: {_number_of(count, 'job')}"
-            for name, count in sorted(details.firing.items())
-        ]
         parts += [element("h3", "Firing as the report was written")]
-        parts += [items(firing) or paragraph("None, as the jobs evaluate them.")]
+        parts += [_alert_counts(details.firing, "job")]
     if "prometheus" in details.kinds:
-        fired = [
-            f"{shown(name)}: {_number_of(count, 'process')}"
-            for name, count in sorted(details.fired.items())
-        ]
         parts += [element("h3", "Fired within the window")]
-        parts += [items(fired) or paragraph("None, as the jobs evaluate them.")]
+        parts += [_alert_counts(details.fired, "process")]
     return section("Alerts", *parts, *_missing(details, "alerts"))
 
 

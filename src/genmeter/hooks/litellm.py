@@ -5,10 +5,11 @@ A ``CustomLogger``, which LiteLLM calls on a thread or task of its own after the
 reported the failure, a fallback and another deployment of its Router are calls of their own; retries of the
 vendor's client are not seen. What observes the client below, and the report, are of one call by its identity
 (``observed.identity``), which LiteLLM's functions begin: a call of a function that the job has imported by its
-name before the hook was connected has none, and is compared by its times. Of a stream the time of the first chunk is known, but no gaps. If neither OpenAI's
-server nor one of its kind was asked for the usage of a stream (``include_usage``), LiteLLM estimates it; an
-estimate is no count, so the tokens are recorded as unknown. So are those of an answer without usage, for which
-LiteLLM states 0.
+name before the hook was connected has none, and is compared by its times.
+
+Of a stream the time of the first chunk is known, but no gaps. If neither OpenAI's server nor one of its kind was
+asked for the usage of a stream (``include_usage``), LiteLLM estimates it; an estimate is no count, so the tokens
+are recorded as unknown. So are those of an answer without usage, for which LiteLLM states 0.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ __all__ = ["HELP", "add_arguments", "run"]
 
 _NAMES = (
     *("objective", "cost_budget", "token_budget", "selector", "jobs", "collectors", "runbook_url"),
-    *("group_by", "replica_labels", "histograms", "suffix"),
+    *("group_by", "replica_labels", "histograms", "distributions", "suffix"),
 )
 """The settings that have an option."""
 _Option = tuple[tuple[str, ...], dict[str, Any]]
@@ -251,6 +251,13 @@ _SOURCES = (
         choices=("classic", "native"),
         help="how Prometheus stores histograms; native if it scrapes only those, or converts classic "
         "ones (default: classic)",
+    ),
+    _option(
+        "--distributions",
+        choices=("scraped", "recorded"),
+        help="recorded if rules record the distributions of each job, such as of durations, and "
+        "dashboards read these: faster with hundreds of processes, but not by instance; for rules and "
+        "dashboards alike (default: scraped)",
     ),
     _option(
         "--suffix",

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from genmeter.schema.alerts import AlertRule, Severity
     from genmeter.schema.conditions import Base
-    from genmeter.schema.query import Histograms
+    from genmeter.schema.query import Distributions, Histograms
 
 __all__ = ["AlertOverride", "AlertSettings", "seconds"]
 
@@ -170,6 +170,10 @@ class AlertSettings(Declared):
             scraped, such as ``prometheus_replica``; of these copies one counts.
         histograms: ``native`` if Prometheus stores native histograms only, also converted ones, else
             ``classic``.
+        distributions: ``recorded`` if the rules record the distributions of each job, such as of the
+            durations of calls, and dashboards read these instead of every process's histograms: for
+            hundreds of processes. ``scraped`` if not; panels of distributions can then show single
+            processes.
         suffix: Ends the names of recorded series, groups and dashboards, so that two renderings can
             stand side by side.
 
@@ -188,6 +192,7 @@ class AlertSettings(Declared):
     group_by: tuple[str, ...] = declare((), check=tuple_of(_LABEL, "a list of label names"))
     replica_labels: tuple[str, ...] = declare((), check=tuple_of(_LABEL, "a list of label names"))
     histograms: Histograms = declare("classic", check=one_of("classic", "native"))
+    distributions: Distributions = declare("scraped", check=one_of("scraped", "recorded"))
     suffix: str = declare("", check=_SUFFIX)
 
     _PREFIX = ""
@@ -209,6 +214,7 @@ class AlertSettings(Declared):
             group_by=self.group_by,
             replica_labels=self.replica_labels,
             histograms=self.histograms,
+            distributions=self.distributions,
             suffix=self.suffix.replace("-", "_"),
         )
 

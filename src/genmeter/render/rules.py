@@ -9,7 +9,7 @@ from genmeter.errors import ConfigError
 from genmeter.render._yaml import to_yaml
 from genmeter.render.kubernetes import Metadata
 from genmeter.schema.query import duration
-from genmeter.schema.sums import shared_sums
+from genmeter.schema.sums import distributions, shared_sums
 
 if TYPE_CHECKING:
     from genmeter.config.alerts import AlertSettings
@@ -83,6 +83,7 @@ def _groups(settings: AlertSettings) -> list[dict[str, Any]]:
     records = [
         *shared,
         *(each for rule in rules for each in rule.condition.records(rule.by, selector)),
+        *distributions(selector),
     ]
     by_name: dict[str, Record] = {}
     for record in records:

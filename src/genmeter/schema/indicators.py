@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from genmeter.schema import metrics as cat
 from genmeter.schema.metrics import Instrument, Kind
-from genmeter.schema.query import TRUNCATED, CounterQuery, GaugeQuery, HistoryQuery, Query, Ratio
+from genmeter.schema.query import (
+    TRUNCATED,
+    CounterQuery,
+    DistributionQuery,
+    GaugeQuery,
+    HistoryQuery,
+    Query,
+    Ratio,
+)
 
 if TYPE_CHECKING:
     from genmeter.schema.query import RowCondition
@@ -171,18 +179,18 @@ FAILED_EXPORTS = Indicator(
 CALL_DURATIONS = Indicator(
     "call_durations", "Generation time", "s",
     "Duration of the calls of a model, including failed and cancelled ones.",
-    CounterQuery(cat.INFERENCE_DURATION, "_bucket"))
+    DistributionQuery(cat.INFERENCE_DURATION))
 
 # --- streams and speed -------------------------------------------------------------------------
 
 FIRST_CHUNKS = Indicator(
     "first_chunks", "Time to first chunk", "s",
     "Time from the start of a streaming call to its first chunk; other calls have none.",
-    CounterQuery(cat.FIRST_CHUNK, "_bucket"))
+    DistributionQuery(cat.FIRST_CHUNK))
 OUTPUT_CHUNKS = Indicator(
     "output_chunks", "Time per output chunk", "s",
     "Time between two chunks of a stream, after its first one; a chunk can have several tokens.",
-    CounterQuery(cat.OUTPUT_CHUNK, "_bucket"))
+    DistributionQuery(cat.OUTPUT_CHUNK))
 OUTPUT_SPEED = Indicator(
     "output_speed", "Completion tokens per second of a call", "{token}/s",
     "Completion tokens, including reasoning, divided by the duration of the calls of a model that did "
@@ -255,11 +263,11 @@ REASONING_SHARE = Indicator(
 PROMPT_LENGTHS = Indicator(
     "prompt_lengths", "Lengths of prompts", "{token}",
     "Distribution of prompt tokens per call, including cached ones.",
-    CounterQuery(cat.INPUT_TOKENS_PER_CALL, "_bucket"))
+    DistributionQuery(cat.INPUT_TOKENS_PER_CALL))
 COMPLETION_LENGTHS = Indicator(
     "completion_lengths", "Lengths of completions", "{token}",
     "Distribution of completion tokens per call, including reasoning.",
-    CounterQuery(cat.OUTPUT_TOKENS_PER_CALL, "_bucket"))
+    DistributionQuery(cat.OUTPUT_TOKENS_PER_CALL))
 COST_PER_CALL = Indicator(
     "cost_per_call", "Cost per successful call", "{USD}",
     "Cost of model calls, including failed and cancelled ones, per successful call.",
@@ -279,7 +287,7 @@ EVALUATIONS = Indicator(
 EVALUATION_DURATIONS = Indicator(
     "evaluation_durations", "Evaluation time", "s",
     "Duration of evaluations, including failed ones.",
-    CounterQuery(cat.EVALUATION_DURATION, "_bucket"))
+    DistributionQuery(cat.EVALUATION_DURATION))
 EVALUATION_FAILURES = Indicator(
     "evaluation_failures", "Failed evaluations", "{evaluation}",
     "Failed evaluations, by error type.",
@@ -295,7 +303,7 @@ EVALUATION_COST = Indicator(
 SCORES = Indicator(
     "scores", "Scores", "{score}",
     "Distribution of scores normalized to 0..1; scores outside their scale are not included.",
-    CounterQuery(cat.SCORE, "_bucket"))
+    DistributionQuery(cat.SCORE))
 SCORES_GIVEN = Indicator(
     "scores_given", "Scores recorded", "{score}",
     "Number of recorded scores, including those outside their scale.",
@@ -320,10 +328,10 @@ CONVERSATION_FAILURES = Indicator(
 CONVERSATION_DURATIONS = Indicator(
     "conversation_durations", "Duration of conversations", "s",
     "Duration of conversations, from their first call to their last.",
-    CounterQuery(cat.CONVERSATION_DURATION, "_bucket"))
+    DistributionQuery(cat.CONVERSATION_DURATION))
 CONVERSATION_LENGTHS = Indicator(
     "conversation_lengths", "Lengths of conversations", "{turn}",
-    "Distribution of turns per conversation.", CounterQuery(cat.CONVERSATION_LENGTH, "_bucket"))
+    "Distribution of turns per conversation.", DistributionQuery(cat.CONVERSATION_LENGTH))
 TURNS = Indicator(
     "turns", "Turns", "{turn}", "Turns of finished conversations.",
     CounterQuery(cat.CONVERSATION_LENGTH, "_sum"))

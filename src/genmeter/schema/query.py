@@ -11,7 +11,15 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, Self
 
-from genmeter.schema.metrics import PHASE, Instrument, Label
+from genmeter.schema.metrics import (
+    EVALUATOR,
+    MODEL,
+    PHASE,
+    SCORE_NAME,
+    STEP,
+    Instrument,
+    Label,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +31,8 @@ __all__ = [
     "LE",
     "LONG_WINDOW",
     "CounterQuery",
+    "DistributionQuery",
+    "Distributions",
     "Function",
     "GaugeQuery",
     "Group",
@@ -86,6 +96,8 @@ OpenAI's responses; Mistral; Anthropic and Bedrock; xAI's own client.
 Function = Literal["increase", "rate"]
 Histograms = Literal["classic", "native"]
 """How Prometheus stores histograms: as series of buckets, sum and count, or each as one series."""
+Distributions = Literal["scraped", "recorded"]
+"""What distributions are read from: the histograms of each process, or what rules record of each job's."""
 Group = tuple[str | None, ...]
 """The values of the labels that a result is grouped by; None for an absent label."""
 
@@ -96,6 +108,7 @@ LONG_WINDOW = 3_600.0
 error cancels out in a ratio. A sum that is compared by itself (a budget) uses the raw series.
 """
 _STEP = 300.0  # seconds of a recorded sum
+_SHOWN_BY = (MODEL, STEP, EVALUATOR, SCORE_NAME)  # of a distribution, if its instrument has the label
 _UNITS = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
 
 
@@ -196,6 +209,9 @@ class Selector:
             scraped; of these copies one counts.
         suffix: Ends the names of recorded series, so that those of several selectors differ.
         histograms: How Prometheus stores histograms.
+        distributions: What distributions are read from.
+        recorded: PromQL matchers for recorded distributions, without braces: of labels of the job
+            only, since they are sums over its processes.
         shared: The recorded sums of increases that several queries read, by metric and window.
     """
 
@@ -205,16 +221,19 @@ class Selector:
     replica_labels: tuple[str, ...] = ()
     suffix: str = ""
     histograms: Histograms = "classic"
+    distributions: Distributions = "scraped"
+    recorded: str = ""
     shared: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
-    def matchers(self, labels: Sequence[Label] = ()) -> list[str]:
-        """Return the matchers for series with these labels."""
+    def matchers(self, labels: Sequence[Label] = (), *, are_recorded: bool = False) -> list[str]:
+        """Return the matchers for scraped series with these labels, or for recorded distributions."""
         known = [
             f"{label.prometheus}{matcher}"
             for label, matcher in self.by_label.items()
             if label in labels
         ]
-        return [*([self.common] if self.common else []), *known]
+        all_ = self.recorded if are_recorded else self.common
+        return [*([all_] if all_ else []), *known]
 
     def names_of(self, by: Sequence[Label] = ()) -> list[str]:
         """Return Prometheus's names of the labels of a job and of a group."""
@@ -376,6 +395,54 @@ class CounterQuery(Query):
         """Return the metric part of a recorded series' name."""
         words = [word for _, matcher in self.where for word in re.findall(r"\w+", matcher)]
         return "_".join([self.instrument.prometheus.removesuffix("_total"), *words])
+
+
+@dataclass(frozen=True, slots=True)
+class DistributionQuery(CounterQuery):
+    """The buckets of a histogram over a window, for quantiles and heat maps.
+
+    The buckets of thousands of processes take seconds to read, so rules can record the rates of each
+    job's. Their sum over a window is proportional to the increase, also of jobs that ran for a part of
+    the window only; that is all that a quantile needs.
+    """
+
+    part: Literal["_bucket"] = "_bucket"
+
+    @property
+    def shown_by(self) -> list[Label]:
+        """The labels by which panels show it, besides those of the job."""
+        return [label for label in _SHOWN_BY if label in self.instrument.labels]
+
+    def promql(
+        self, by: Sequence[str], window: str, selector: Selector, function: Function = "increase"
+    ) -> str:
+        """Sum the rates or increases of the buckets; recorded increases are proportional to these."""
+        if selector.distributions == "scraped":
+            return CounterQuery.promql(self, by, window, selector, function)
+        is_histogram = selector.histograms == "native"
+        name = self.record_name(self.shown_by, _STEP, selector)
+        matched = selector.matchers(self.instrument.labels, are_recorded=True)
+        over_time = "avg_over_time" if function == "rate" else "sum_over_time"
+        rates = f"{over_time}({name}{_braces(matched)}[{window}])"
+        kept = [name for name in by if name != LE or not is_histogram]
+        copy = selector.one_copy(rates, is_histogram=is_histogram)
+        return f"{_aggregated('sum', kept)} ({copy})"
+
+    def record_name(self, by: Sequence[Label], window: float, selector: Selector) -> str:
+        """Return the name of the recorded rates."""
+        metric = self.metric if selector.histograms == "classic" else self.instrument.prometheus
+        return selector.record_name(by, metric, f"rate{duration(window)}")
+
+    def records(self, by: Sequence[Label], window: float, selector: Selector) -> Iterator[Record]:
+        """Yield the recorded rates."""
+        scraped = replace(selector, distributions="scraped")
+        names = [*selector.names_of(by), LE]
+        expr = CounterQuery.promql(self, names, duration(window), scraped, "rate")
+        yield Record(self.record_name(by, window, selector), expr)
+
+    def recorded(self, selector: Selector) -> Iterator[Record]:
+        """Yield the rates that `promql` reads if they are recorded."""
+        return self.records(self.shown_by, _STEP, selector)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The sums that several rules read, each recorded once.
+"""The sums that rules record: those that several rules read, and the distributions that panels read.
 
 The increase of thousands of series costs far more than any arithmetic with its sum. So a counter of which
 several rules read parts over the same window is summed once, with the labels that distinguish the
@@ -11,7 +11,8 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from genmeter.schema.query import CounterQuery, Record, duration
+from genmeter.schema.indicators import INDICATORS
+from genmeter.schema.query import CounterQuery, DistributionQuery, Record, duration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from genmeter.schema.metrics import Label
     from genmeter.schema.query import Selector
 
-__all__ = ["shared_sums"]
+__all__ = ["distributions", "shared_sums"]
 
 
 class _Read(NamedTuple):
@@ -53,6 +54,18 @@ def shared_sums(rules: Sequence[AlertRule], selector: Selector) -> tuple[list[Re
             records.append(record)
             shared[query.metric, duration(window)] = record.name
     return records, replace(selector, shared=shared)
+
+
+def distributions(selector: Selector) -> list[Record]:
+    """Return the records of the distributions of all indicators, if the selector has them recorded.
+
+    Args:
+        selector: The scraped series.
+    """
+    if selector.distributions == "scraped":
+        return []
+    queries = [each.query for each in INDICATORS if isinstance(each.query, DistributionQuery)]
+    return [record for query in queries for record in query.recorded(selector)]
 
 
 def _labels(query: CounterQuery, reads: set[_Read]) -> list[Label]:

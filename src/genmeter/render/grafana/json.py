@@ -245,7 +245,7 @@ def _to_panel(
         type_val=panel.kind,
         id_val=id_,
         title=panel.heading,
-        description=panel.text,
+        description=panel.text(selector),
         datasource=_DATA_SOURCE,
         grid_pos=position,
         interval=panel.min_interval,
@@ -269,7 +269,8 @@ def _targets(panel: Panel, settings: AlertSettings, selector: Selector) -> list[
             instant=panel.is_now,
             range_val=not panel.is_now,
             legend_format=(query.legend_by(selector) if panel.kind != "table" else None),
-            exemplar=True if query.has_exemplars else None,
+            # Recorded series have none.
+            exemplar=True if query.has_exemplars and not query.is_recorded(selector) else None,
         )
         for number, query in enumerate(panel.queries)
     ]
@@ -349,7 +350,7 @@ def _heat(panel: Panel) -> heatmap.Options:
             steps=64,
         ),
         filter_values=heatmap.FilterValueRange(le=1e-9),
-        cell_values=heatmap.CellValues(unit="short", decimals=0),
+        cell_values=heatmap.CellValues(unit="short", decimals=1),
         y_axis=heatmap.YAxisConfig(
             unit=panel.unit, axis_placement=common.AxisPlacement.LEFT, reverse=False
         ),

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from genmeter.schema import metrics as cat
-from genmeter.schema.query import INSTANCE, JOB, LE, Selector
+from genmeter.schema.query import INSTANCE, JOB, LE, DistributionQuery, Selector
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,6 +53,10 @@ Kind = Literal["stat", "gauge", "timeseries", "heatmap", "bargauge", "table"]
 INTERVAL = "$__rate_interval"
 RANGE = "$__range"
 _GRID = 24
+_RECORDED = (
+    "Distributions are those of all instances: rules record them each minute, over five minutes; there "
+    "are none without these rules."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +119,12 @@ class Query:
         parts = [f"({part})" if "\n" in part else part for part in parts]
         return self.formula.format(*parts, budget=f"{budget:.12g}", process=selector.process)
 
+    def is_recorded(self, selector: Selector) -> bool:
+        """Return whether it reads a distribution that a rule records."""
+        return selector.distributions == "recorded" and any(
+            isinstance(ref.indicator.query, DistributionQuery) for ref in self.series
+        )
+
     def legend_by(self, selector: Selector) -> str:
         """Return its legend, for series with the labels of the selector."""
         if selector.histograms == "native" and self.legend == legend_of(LE):
@@ -175,10 +185,14 @@ class Panel:
         """Its title."""
         return self.title or self.queries[0].series[0].indicator.title
 
-    @property
-    def text(self) -> str:
-        """Its description."""
-        return self.description or self.queries[0].series[0].indicator.description
+    def text(self, selector: Selector) -> str:
+        """Return its description, for the series of the selector."""
+        text = self.description or self.queries[0].series[0].indicator.description
+        return f"{text} {_RECORDED}" if self.is_recorded(selector) else text
+
+    def is_recorded(self, selector: Selector) -> bool:
+        """Return whether it shows distributions that rules record."""
+        return any(query.is_recorded(selector) for query in self.queries)
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +260,7 @@ def selector_of(series: Selector) -> Selector:
     return replace(
         series,
         common=f"{chosen},{series.common}" if series.common else chosen,
+        recorded=matchers_of(*series.group_by, JOB),
         by_label={cat.MODEL: '=~"$model"', cat.STEP: '=~"$step"'},
     )
 
@@ -273,9 +288,8 @@ def quantile(
 ) -> Query:
     """Return the query of a quantile such as 0.95 of a histogram's buckets."""
     # Without events the quantile is NaN, which the comparison drops.
-    function: Function = "rate" if window == INTERVAL else "increase"
     return Query(
-        series=(SeriesRef(of, window, function),),
+        series=(SeriesRef(of, window),),
         formula=f"histogram_quantile({share:g}, {{0}}) >= 0",
         by=by,
         keep=(LE,),
@@ -393,9 +407,10 @@ def ratio_panel(
 
 
 def heat_map(indicator: Indicator, **style: Any) -> Panel:
-    """Return a heat map of a histogram's buckets."""
+    """Return a heat map of a histogram's buckets, in events a minute."""
     query = Query(
-        series=(SeriesRef(indicator),),
+        series=(SeriesRef(indicator, function="rate"),),
+        formula=_RATES["minute"],
         keep=(LE,),
         legend=f"{{{{{LE}}}}}",
         has_exemplars=style.pop("has_exemplars", False),

@@ -11,10 +11,11 @@ from _scaling_servers import ENGINES
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["BEGIN", "END", "Cost", "Result", "tables_of"]
+__all__ = ["BEGIN", "DROPPED", "END", "RECORDED", "SHIPPED", "Cost", "Result", "tables_of"]
 
 BEGIN = "<!-- begin of the figures: `benchmarks/scaling.py --write` writes them -->"
 END = "<!-- end of the figures -->"
+SHIPPED, DROPPED, RECORDED = "as shipped", "without what is dropped", "recorded distributions"
 _SHOWN = 5
 
 
@@ -43,7 +44,7 @@ class Result:
 
     engine: str
     endpoints: int
-    is_dropped: bool = False
+    variant: str = SHIPPED
     series: int = 0
     written: float = 0.0  # samples a second of CPU
     scrape_cpu: float = 0.0  # seconds a minute
@@ -61,7 +62,7 @@ class Result:
     @property
     def title(self) -> str:
         """What the row of a table is called."""
-        return f"{self.endpoints:,}{', without what is dropped' if self.is_dropped else ''}"
+        return f"{self.endpoints:,}{'' if self.variant == SHIPPED else f', {self.variant}'}"
 
     @property
     def slowest(self) -> Cost:
@@ -105,7 +106,7 @@ def _fits(results: Sequence[Result]) -> Iterator[str]:
     yield f"| engine, fitted | {' | '.join(_FITTED)} |"
     yield f"| --- |{' --- |' * len(_FITTED)}"
     for engine in dict.fromkeys(each.engine for each in results):
-        measured = [each for each in results if each.engine == engine and not each.is_dropped]
+        measured = [each for each in results if each.engine == engine and each.variant == SHIPPED]
         if len(measured) > 1:
             sizes = np.array([each.endpoints for each in measured]) / 100
             cells = []
@@ -122,8 +123,10 @@ def _slowest(results: Sequence[Result]) -> Iterator[str]:
     yield f"| engine | slowest with {largest:,} endpoints | CPU s |"
     yield "| --- | --- | ---: |"
     for result in results:
-        if result.endpoints == largest and not result.is_dropped:
+        if result.endpoints == largest and result.variant != DROPPED:
             title = ENGINES[result.engine].title
+            if result.variant != SHIPPED:
+                title = f"{title}, {result.variant}"
             for kind, costs in (("rule", result.rules), ("query", result.queries)):
                 by_name: dict[str, Cost] = {}
                 for each in sorted(costs, key=lambda each: -each.cpu):

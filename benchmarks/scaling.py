@@ -4,8 +4,8 @@ For each size, an hour of samples of simulated processes is written to a real se
 page, of which each process has its own. Then the server scrapes them as shipped for a while, each rule and
 each query of the dashboards over the last hour is sent to it alone, and the CPU that it used is read. So
 other programs on the machine make the run longer, but hardly change its figures. Rules are sent in the order
-of their groups, and what one records is written back before the next. Sums that long windows read
-have three days of samples.
+of their groups, and what one records is written back before the next. Recorded series that rules and
+dashboards read over a window have days of samples.
 
 Run alone: ``.venv/bin/python benchmarks/scaling.py [--endpoints 100 300 1000]``, after `make servers`. With
 ``--write`` the tables of ``docs/scaling.md`` are written.
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import shutil
 import tempfile
@@ -28,7 +29,11 @@ import yaml
 from _scaling_history import Past, labels_of, write_request
 from _scaling_page import DROPS, Page, Shape, read_page
 from _scaling_servers import ENGINES, ROOT, Engine, Prometheus, endpoints
-from _scaling_table import BEGIN, END, Cost, Result, tables_of
+from _scaling_table import BEGIN, DROPPED, END, RECORDED, SHIPPED, Cost, Result, tables_of
+
+from genmeter.config.alerts import AlertSettings
+from genmeter.render.grafana.files import render_dashboards
+from genmeter.render.rules import render_rules
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,92 +50,115 @@ DAYS = 3 * 86_400.0
 LIVE = 30.0
 OWN = 1.5 * EVALUATION
 """Seconds in which the server evaluates the rules by itself."""
-_SUBQUERY = re.compile(r"([a-z]\w*:\w+:\w+)\[")
+_OVER_TIME = re.compile(r"([a-z]\w*:\w+:\w+)(?:\{[^}]*\})?\[")
 _VARIABLE = re.compile(r"\$(\w+)|\$\{(\w+)(?::\w+)?\}")
 
 
 def measure(
-    name: str, size: int, text: str, options: argparse.Namespace, *, is_dropped: bool = False
+    name: str, size: int, text: str, options: argparse.Namespace, variant: str = SHIPPED
 ) -> Result:
     """Measure an engine at a size, for processes with a page."""
+    settings = AlertSettings(distributions="recorded" if variant == RECORDED else "scraped")
+    dashboards = [json.loads(each) for each in render_dashboards(settings).values()]
     folder = Path(tempfile.mkdtemp(prefix="genmeter-scaling-"))
     start = (time.time() - HISTORY) // INTERVAL * INTERVAL
     (folder / "page").write_text(text, encoding="utf-8")
     labels = {at: labels_of(at, JOBS) for at in range(size)}
-    groups = yaml.safe_load(options.rules.read_text())["groups"]
-    drops = DROPS if is_dropped else ()
+    rules = folder / "rules.yml"
+    rules.write_text(render_rules(settings))
+    groups = yaml.safe_load(rules.read_text())["groups"]
+    drops = DROPS if variant == DROPPED else ()
     page = Page(text, drops)
-    found = Result(name, size, is_dropped, size * (len(page.stored) + 1))
+    found = Result(name, size, variant, size * (len(page.stored) + 1))
     try:
         with (
             endpoints(folder / "page", start) as port,
             ENGINES[name](folder / name, port, labels, drops) as engine,
         ):
-            _write_recorded(engine, groups, page, start)
-            _write_past(engine, found, Past(page, size, JOBS, start), start)
+            recorded = _recorded(groups, dashboards, page)
+            _write_recorded(engine, recorded, start - DAYS, start)
+            _write_past(engine, found, Past(page, size, JOBS, start), recorded, start)
             found.scrape_cpu = _scraped(engine, found, size)
-            is_largest = size == max(options.endpoints) and not is_dropped
-            if isinstance(engine, Prometheus) and is_largest:
-                found.live = _live(engine, options.rules)
+            if isinstance(engine, Prometheus) and size == max(options.endpoints):
+                found.live = _live(engine, rules)
             engine.configure()
-            end = time.time() // INTERVAL * INTERVAL
+            end = time.time()  # after the last evaluation by the server itself
             engine.flush()
             found.memory = engine.memory
             found.rules = list(_rules(engine, groups, end))
             engine.flush()
             if options.queries:
-                found.queries = list(_queries(engine, end))
+                found.queries = list(_queries(engine, dashboards, end))
             found.bytes_a_sample = engine.bytes_a_sample()
     finally:
         shutil.rmtree(folder)
     return found
 
 
-def _write_recorded(engine: Engine, groups: list[Any], page: Page, start: float) -> None:
-    """Write days of the recorded series that others read over a long window."""
+def _recorded(
+    groups: list[Any], dashboards: list[Any], page: Page
+) -> list[tuple[tuple[str, str], ...]]:
+    """Return the labels of the recorded series that rules and dashboards read over a window."""
     rules = {
         rule["record"]: rule for group in groups for rule in group["rules"] if "record" in rule
     }
-    names = {
-        name
-        for group in groups
-        for rule in group["rules"]
-        for name in _SUBQUERY.findall(rule["expr"])
-    }
-    series = {}
+    read = (
+        *(rule["expr"] for group in groups for rule in group["rules"]),
+        *(target["expr"] for _, target, _ in _targets(dashboards)),
+    )
+    names = {name for expr in read for name in _OVER_TIME.findall(expr)}
+    found = []
     for name in sorted(names):
         by = re.findall(r"sum by \(([^)]*)\)", rules[name]["expr"])[0].split(", ")
-        for labels in _groups_of(by, page):
-            series[(("__name__", name), *labels)] = None
-    times = np.arange(start - DAYS, start, EVALUATION)
-    for part in np.array_split(times, round(DAYS / SLICE)):
+        groups_of = _groups_of(by, page, rules[name]["expr"])
+        found += [(("__name__", name), *labels) for labels in groups_of]
+    return found
+
+
+def _write_recorded(
+    engine: Engine, recorded: list[tuple[tuple[str, str], ...]], start: float, end: float
+) -> None:
+    """Write the past of recorded series."""
+    times = np.arange(start, end, EVALUATION)
+    for part in np.array_split(times, math.ceil((end - start) / SLICE)):
         values = 100 + 10 * np.sin(part / 600)
-        engine.write(write_request(dict.fromkeys(series, values), part))
+        engine.write(write_request(dict.fromkeys(recorded, values), part))
 
 
-def _groups_of(by: list[str], page: Page) -> Iterator[tuple[tuple[str, str], ...]]:
-    """Yield the sets of labels of a sum by labels."""
+def _groups_of(by: list[str], page: Page, expr: str) -> Iterator[tuple[tuple[str, str], ...]]:
+    """Yield the sets of labels of a sum by labels over series in an expression."""
     kept = [name for name in by if name != "job"]
     found = {
         tuple((name, each.labels[name]) for name in kept if name in each.labels)
         for each in page.series
+        if each.name in expr or ":" in expr
     }
-    longest = max(map(len, found))
+    longest = max(map(len, found), default=0)
     for job in range(JOBS):
         for labels in sorted(each for each in found if len(each) == longest):
             yield (("job", labels_of(job, JOBS)["job"]), *labels)
 
 
-def _write_past(engine: Engine, result: Result, past: Past, start: float) -> None:
-    """Write the samples up to now."""
-    at, cpu, samples = start, engine.cpu, 0
+def _write_past(
+    engine: Engine,
+    result: Result,
+    past: Past,
+    recorded: list[tuple[tuple[str, str], ...]],
+    start: float,
+) -> None:
+    """Write the samples up to now, and in each slice those of recorded series after them."""
+    at, cpu, samples = start, 0.0, 0
     while (now := time.time()) - at > INTERVAL:
         times = np.arange(at, min(at + SLICE, now), INTERVAL)
+        before = engine.cpu
         for body, count in past.requests(times):
             engine.write(body)
             samples += count
-        at = float(times[-1]) + INTERVAL
-    result.written = samples / (engine.cpu - cpu)
+        cpu += engine.cpu - before
+        end = float(times[-1]) + INTERVAL
+        _write_recorded(engine, recorded, at, end)
+        at = end
+    result.written = samples / cpu
 
 
 def _scraped(engine: Engine, result: Result, size: int) -> float:
@@ -183,21 +211,26 @@ def _seconds(text: str) -> float:
     return float(text[:-1]) * {"s": 1, "m": 60, "h": 3_600}[text[-1]]
 
 
-def _queries(engine: Engine, end: float) -> Iterator[Cost]:
-    """Send each query of the dashboards over all jobs and the last hour, as Grafana does."""
-    for path in sorted((ROOT / "deploy/grafana/dashboards").glob("*.json")):
-        dashboard = json.loads(path.read_text(encoding="utf-8"))
+def _targets(dashboards: list[Any]) -> Iterator[tuple[Any, Any, Any]]:
+    """Yield the panel, each of its queries, and its dashboard."""
+    for dashboard in dashboards:
         for panel in dashboard["panels"]:
             for target in panel.get("targets", ()):
-                step = max(INTERVAL, _seconds(panel.get("interval") or "15s"))
-                expr = _expanded(target["expr"], dashboard, step)
-                name = f"{dashboard['title']}: {panel['title']}"
-                api, times = "query_range", {"start": end - 3_600, "end": end, "step": step}
-                if target.get("instant"):
-                    api, times = "query", {"time": end}
-                # The lower of two: the server may tidy up after what came before.
-                spent = min(engine.measured(api, query=expr, **times)[:2] for _ in range(2))
-                yield Cost(name, expr, *spent)
+                yield panel, target, dashboard
+
+
+def _queries(engine: Engine, dashboards: list[Any], end: float) -> Iterator[Cost]:
+    """Send each query of the dashboards over all jobs and the last hour, as Grafana does."""
+    for panel, target, dashboard in _targets(dashboards):
+        step = max(INTERVAL, _seconds(panel.get("interval") or "15s"))
+        expr = _expanded(target["expr"], dashboard, step)
+        name = f"{dashboard['title']}: {panel['title']}"
+        api, times = "query_range", {"start": end - 3_600, "end": end, "step": step}
+        if target.get("instant"):
+            api, times = "query", {"time": end}
+        # The lower of two: the server may tidy up after what came before.
+        spent = min(engine.measured(api, query=expr, **times)[:2] for _ in range(2))
+        yield Cost(name, expr, *spent)
 
 
 def _expanded(expr: str, dashboard: dict[str, Any], step: float) -> str:
@@ -222,16 +255,22 @@ def main() -> None:
     parser.add_argument("--models", type=int, default=Shape().models)
     parser.add_argument("--steps", type=int, default=Shape().steps)
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
-    parser.add_argument("--rules", type=Path, default=ROOT / "deploy/prometheus/rules.yml")
+    variants = (SHIPPED, DROPPED, RECORDED)
+    parser.add_argument("--variants", nargs="+", choices=variants, default=list(variants))
     parser.add_argument("--no-queries", dest="queries", action="store_false")
     parser.add_argument("--write", action="store_true", help="write the tables of docs/scaling.md")
     options = parser.parse_args()
     text, results = read_page(Shape(options.models, options.steps)), []
     for name in options.engines:
-        runs = [(size, False) for size in sorted(options.endpoints)]
-        for size, is_dropped in [*runs, (max(options.endpoints), True)]:
+        sizes = sorted(options.endpoints)
+        runs = [
+            (size, variant)
+            for variant in options.variants
+            for size in (sizes if variant == SHIPPED else sizes[-1:])
+        ]
+        for size, variant in runs:
             began = time.monotonic()
-            found = measure(name, size, text, options, is_dropped=is_dropped)
+            found = measure(name, size, text, options, variant)
             results.append(found)
             took = time.monotonic() - began
             print(f"{ENGINES[name].title}, {found.title}: {took:.0f} s", flush=True)

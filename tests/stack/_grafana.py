@@ -57,7 +57,7 @@ class View:
         return _VARIABLE.sub(value, expr)
 
     def _built_in(self, interval: str | None) -> dict[str, str]:
-        min_step = {None: 0.0, "1m": 60.0, "5m": 300.0}[interval]
+        min_step = {None: 0.0, "1m": 60.0, "2m": 120.0, "5m": 300.0}[interval]
         step = max(self.step, min_step)
         span = round(self.end - self.start)
         rate = max(step + self.scrape_interval, 4 * self.scrape_interval)

@@ -9,7 +9,7 @@ from genmeter.errors import ConfigError
 from genmeter.render._yaml import to_yaml
 from genmeter.render.kubernetes import Metadata
 from genmeter.schema.query import duration
-from genmeter.schema.sums import distributions, shared_sums
+from genmeter.schema.sums import DISTRIBUTION_INTERVAL, distributions, shared_sums
 
 if TYPE_CHECKING:
     from genmeter.config.alerts import AlertSettings
@@ -83,17 +83,28 @@ def _groups(settings: AlertSettings) -> list[dict[str, Any]]:
     records = [
         *shared,
         *(each for rule in rules for each in rule.condition.records(rule.by, selector)),
-        *distributions(selector),
     ]
     by_name: dict[str, Record] = {}
     for record in records:
         by_name.setdefault(record.name, record)
     found = [
-        *({"record": each.name, "expr": each.expr} for each in by_name.values()),
+        *map(_record, by_name.values()),
         *(_alert(rule, settings, selector) for rule in rules),
     ]
-    # One group, so that each rule is evaluated after its dependencies.
-    return [{"name": _name(settings), "rules": found}] if found else []
+    # One group, so that each rule is evaluated after its dependencies. Only panels read distributions.
+    groups = [
+        {"name": _name(settings), "rules": found},
+        {
+            "name": f"{_name(settings)}-distributions",
+            "interval": DISTRIBUTION_INTERVAL,
+            "rules": [*map(_record, distributions(selector))],
+        },
+    ]
+    return [group for group in groups if group["rules"]]
+
+
+def _record(record: Record) -> dict[str, Any]:
+    return {"record": record.name, "expr": record.expr}
 
 
 def _alert(rule: AlertRule, settings: AlertSettings, selector: Selector) -> dict[str, Any]:

@@ -11,15 +11,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, Self
 
-from genmeter.schema.metrics import (
-    EVALUATOR,
-    MODEL,
-    PHASE,
-    SCORE_NAME,
-    STEP,
-    Instrument,
-    Label,
-)
+from genmeter.schema.metrics import MODEL, PHASE, STEP, Instrument, Label
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -97,7 +89,7 @@ Function = Literal["increase", "rate"]
 Histograms = Literal["classic", "native"]
 """How Prometheus stores histograms: as series of buckets, sum and count, or each as one series."""
 Distributions = Literal["scraped", "recorded"]
-"""What distributions are read from: the histograms of each process, or what rules record of each job's."""
+"""What distributions of calls are read from: each process's histograms, or what rules record of each job's."""
 Group = tuple[str | None, ...]
 """The values of the labels that a result is grouped by; None for an absent label."""
 
@@ -108,7 +100,7 @@ LONG_WINDOW = 3_600.0
 error cancels out in a ratio. A sum that is compared by itself (a budget) uses the raw series.
 """
 _STEP = 300.0  # seconds of a recorded sum
-_SHOWN_BY = (MODEL, STEP, EVALUATOR, SCORE_NAME)  # of a distribution, if its instrument has the label
+_SHOWN_BY = (MODEL, STEP)  # the labels by which panels show distributions of calls
 _UNITS = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
 
 
@@ -209,7 +201,7 @@ class Selector:
             scraped; of these copies one counts.
         suffix: Ends the names of recorded series, so that those of several selectors differ.
         histograms: How Prometheus stores histograms.
-        distributions: What distributions are read from.
+        distributions: What distributions of calls are read from.
         recorded: PromQL matchers for recorded distributions, without braces: of labels of the job
             only, since they are sums over its processes.
         shared: The recorded sums of increases that several queries read, by metric and window.
@@ -401,48 +393,48 @@ class CounterQuery(Query):
 class DistributionQuery(CounterQuery):
     """The buckets of a histogram over a window, for quantiles and heat maps.
 
-    The buckets of thousands of processes take seconds to read, so rules can record the rates of each
-    job's. Their sum over a window is proportional to the increase, also of jobs that ran for a part of
-    the window only; that is all that a quantile needs.
+    The buckets of calls by model and step are most series of a job, and of thousands of processes they take
+    seconds to read. So rules can record the increases of each job's. Their sum over a window is proportional
+    to the window's increase, also of jobs that ran for a part of it only; that is all that a quantile needs.
     """
 
     part: Literal["_bucket"] = "_bucket"
 
-    @property
-    def shown_by(self) -> list[Label]:
-        """The labels by which panels show it, besides those of the job."""
-        return [label for label in _SHOWN_BY if label in self.instrument.labels]
+    def is_recorded(self, selector: Selector) -> bool:
+        """Return whether its increases are recorded."""
+        return selector.distributions == "recorded" and {*_SHOWN_BY} <= {*self.instrument.labels}
 
     def promql(
         self, by: Sequence[str], window: str, selector: Selector, function: Function = "increase"
     ) -> str:
         """Sum the rates or increases of the buckets; recorded increases are proportional to these."""
-        if selector.distributions == "scraped":
+        if not self.is_recorded(selector):
             return CounterQuery.promql(self, by, window, selector, function)
         is_histogram = selector.histograms == "native"
-        name = self.record_name(self.shown_by, _STEP, selector)
+        name = self.record_name(_SHOWN_BY, _STEP, selector)
         matched = selector.matchers(self.instrument.labels, are_recorded=True)
-        over_time = "avg_over_time" if function == "rate" else "sum_over_time"
-        rates = f"{over_time}({name}{_braces(matched)}[{window}])"
+        is_rate = function == "rate"
+        over_time = "avg_over_time" if is_rate else "sum_over_time"
+        increases = f"{over_time}({name}{_braces(matched)}[{window}])"
         kept = [name for name in by if name != LE or not is_histogram]
-        copy = selector.one_copy(rates, is_histogram=is_histogram)
-        return f"{_aggregated('sum', kept)} ({copy})"
+        copy = selector.one_copy(increases, is_histogram=is_histogram)
+        return f"{_aggregated('sum', kept)} ({copy}){f' / {_STEP:g}' if is_rate else ''}"
 
     def record_name(self, by: Sequence[Label], window: float, selector: Selector) -> str:
-        """Return the name of the recorded rates."""
+        """Return the name of the recorded increases."""
         metric = self.metric if selector.histograms == "classic" else self.instrument.prometheus
-        return selector.record_name(by, metric, f"rate{duration(window)}")
+        return selector.record_name(by, metric, f"increase{duration(window)}")
 
     def records(self, by: Sequence[Label], window: float, selector: Selector) -> Iterator[Record]:
-        """Yield the recorded rates."""
+        """Yield the recorded increases."""
         scraped = replace(selector, distributions="scraped")
         names = [*selector.names_of(by), LE]
-        expr = CounterQuery.promql(self, names, duration(window), scraped, "rate")
+        expr = CounterQuery.promql(self, names, duration(window), scraped)
         yield Record(self.record_name(by, window, selector), expr)
 
     def recorded(self, selector: Selector) -> Iterator[Record]:
-        """Yield the rates that `promql` reads if they are recorded."""
-        return self.records(self.shown_by, _STEP, selector)
+        """Yield the increases that `promql` reads if they are recorded."""
+        return self.records(_SHOWN_BY, _STEP, selector)
 
 
 @dataclass(frozen=True, slots=True)

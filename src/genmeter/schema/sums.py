@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from genmeter.schema.metrics import Label
     from genmeter.schema.query import Selector
 
-__all__ = ["distributions", "shared_sums"]
+__all__ = ["DISTRIBUTION_INTERVAL", "distributions", "shared_sums"]
+
+DISTRIBUTION_INTERVAL = "2m"
+"""How often distributions are recorded, which is dear; panels of them have no shorter step."""
 
 
 class _Read(NamedTuple):
@@ -57,15 +60,14 @@ def shared_sums(rules: Sequence[AlertRule], selector: Selector) -> tuple[list[Re
 
 
 def distributions(selector: Selector) -> list[Record]:
-    """Return the records of the distributions of all indicators, if the selector has them recorded.
+    """Return the records of the distributions that are recorded.
 
     Args:
         selector: The scraped series.
     """
-    if selector.distributions == "scraped":
-        return []
     queries = [each.query for each in INDICATORS if isinstance(each.query, DistributionQuery)]
-    return [record for query in queries for record in query.recorded(selector)]
+    recorded = (query.recorded(selector) for query in queries if query.is_recorded(selector))
+    return [record for records in recorded for record in records]
 
 
 def _labels(query: CounterQuery, reads: set[_Read]) -> list[Label]:

@@ -54,7 +54,7 @@ def test_options_are_the_settings(capfdbinary: pytest.CaptureFixture[bytes]) -> 
     options = (
         "--objective=0.9 --cost-budget=5 --token-budget=7 --job=a --job=b --collector=c "
         "--runbook-url=https://w/r.md --group-by=namespace,cluster --replica-labels=r --suffix=x "
-        "--histograms=native"
+        "--histograms=native --distributions=recorded"
     )
     expected = AlertSettings(
         objective=0.9,
@@ -67,6 +67,7 @@ def test_options_are_the_settings(capfdbinary: pytest.CaptureFixture[bytes]) -> 
         replica_labels=("r",),
         suffix="x",
         histograms="native",
+        distributions="recorded",
         selector='cluster="a"',
     )
     found = rendered(capfdbinary, *options.split(), "--selector", 'cluster="a"')

@@ -31,6 +31,7 @@ runbook_url = "https://example.org/runbook"
 group_by = ["namespace"]
 replica_labels = ["replica"]
 histograms = "native"
+distributions = "recorded"
 suffix = "a"
 
 [alerts.high_error_rate]
@@ -362,6 +363,7 @@ def test_file_equals_settings_in_code(tmp_path: Path) -> None:
         group_by=("namespace",),
         replica_labels=("replica",),
         histograms="native",
+        distributions="recorded",
         suffix="a",
         alerts={
             "high_error_rate": AlertOverride(

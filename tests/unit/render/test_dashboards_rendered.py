@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 
 from genmeter.cli import main
 from genmeter.config.alerts import AlertOverride, AlertSettings
@@ -16,11 +17,14 @@ from genmeter.errors import MissingExtraError
 from genmeter.files.plots import PLOTS
 from genmeter.render.grafana import files as dashboard_files
 from genmeter.render.grafana.files import DASHBOARDS, render_dashboards
+from genmeter.render.rules import render_rules
 from genmeter.schema.alerts import ALERT_RULES
 from genmeter.schema.indicators import INDICATORS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from genmeter.schema.query import Histograms
 
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "deploy" / "grafana" / "dashboards"
@@ -300,6 +304,44 @@ def test_native_histograms_have_no_label_of_a_bucket() -> None:
             assert ("histogram_" in target["expr"]) == bool(
                 re.search(r"_(sum|count)\{|histogram_", before["expr"])
             )
+    assert kinds == {"stat", "timeseries", "heatmap", "table"}
+
+
+RECORDED_BUCKETS = re.compile(r"(\w+:\w+:increase5m\w*)\{([^}]*)\}")
+
+
+@pytest.mark.parametrize("histograms", ["classic", "native"])
+@pytest.mark.parametrize(
+    "sources",
+    [{}, {"group_by": ("namespace",), "replica_labels": ("replica",), "suffix": "all-teams"}],
+)
+def test_recorded_distributions_are_those_that_the_rules_record(
+    histograms: Histograms, sources: dict[str, Any]
+) -> None:
+    """No panel reads the buckets of calls, and none asks recorded series for what they do not have."""
+    settings = AlertSettings(distributions="recorded", histograms=histograms, **sources)
+    rules = {
+        rule["record"]: rule["expr"]
+        for group in yaml.safe_load(render_rules(settings))["groups"]
+        for rule in group["rules"]
+        if "record" in rule
+    }
+    files = {name: json.loads(text) for name, text in render_dashboards(settings).items()}
+    kinds = set()
+    for panel, plain in zip(panels(files), panels(), strict=True):
+        for target in panel["targets"]:
+            assert not re.search(r"gen_ai_client_\w+_bucket\{", target["expr"]), panel["title"]
+            for name, matchers in RECORDED_BUCKETS.findall(target["expr"]):
+                kinds.add(panel["type"])
+                by = re.findall(r"sum by \(([^)]*)\)", rules[name])[0].split(", ")
+                read = re.findall(r"(\w+)=~", matchers)
+                read += ", ".join(re.findall(r"by \(([^)]*)\)", target["expr"])).split(", ")
+                assert {*read} - {""} <= {*by}, target["expr"]
+                assert "instance" not in matchers
+                assert "exemplar" not in target
+                assert panel["interval"] == "2m"
+                said = f"{plain['description']} Distributions are those of all instances"
+                assert panel["description"].startswith(said)
     assert kinds == {"stat", "timeseries", "heatmap", "table"}
 
 

@@ -464,6 +464,24 @@ def test_native_histograms_have_no_series_of_parts() -> None:
     assert changed >= 8
 
 
+def test_distributions_are_recorded_by_choice_only() -> None:
+    """A group of its own, evaluated less often, that no alert waits for; without it nothing changes."""
+    recorded = yaml.safe_load(render_rules(replace(FULL, distributions="recorded", suffix="big")))
+    plain = yaml.safe_load(render_rules(replace(FULL, suffix="big")))
+    assert recorded["groups"][:1] == plain["groups"]
+    (group,) = recorded["groups"][1:]
+    assert (group["name"], group["interval"]) == ("genmeter-big-distributions", "2m")
+    assert len(group["rules"]) == 5
+    for rule in group["rules"]:
+        found = re.fullmatch(
+            r"sum by \(job, gen_ai_request_model, genmeter_step, le\) "
+            r"\(increase\((\w+)_bucket\{.*\}\[5m\]\)\)",
+            rule["expr"],
+        )
+        assert found is not None, rule
+        assert rule["record"] == f"job_model_step:{found[1]}_bucket:increase5m_big"
+
+
 # --- the sources -----------------------------------------------------------------------------------
 
 

@@ -248,7 +248,7 @@ def _to_panel(
         description=panel.text(selector),
         datasource=_DATA_SOURCE,
         grid_pos=position,
-        interval=panel.min_interval,
+        interval=panel.min_step(selector),
         targets=_targets(panel, settings, selector),
         links=[_traces_link()] if panel.links_to_traces else None,
         transformations=_joined(panel, settings) if panel.kind == "table" else None,

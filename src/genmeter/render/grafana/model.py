@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from genmeter.schema import metrics as cat
 from genmeter.schema.query import INSTANCE, JOB, LE, DistributionQuery, Selector
+from genmeter.schema.sums import DISTRIBUTION_INTERVAL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,8 +55,8 @@ INTERVAL = "$__rate_interval"
 RANGE = "$__range"
 _GRID = 24
 _RECORDED = (
-    "Distributions are those of all instances: rules record them each minute, over five minutes; there "
-    "are none without these rules."
+    "Distributions are those of all instances: rules record them every two minutes, over five; there are "
+    "none without these rules."
 )
 
 
@@ -121,8 +122,9 @@ class Query:
 
     def is_recorded(self, selector: Selector) -> bool:
         """Return whether it reads a distribution that a rule records."""
-        return selector.distributions == "recorded" and any(
-            isinstance(ref.indicator.query, DistributionQuery) for ref in self.series
+        queries = (ref.indicator.query for ref in self.series)
+        return any(
+            isinstance(each, DistributionQuery) and each.is_recorded(selector) for each in queries
         )
 
     def legend_by(self, selector: Selector) -> str:
@@ -189,6 +191,11 @@ class Panel:
         """Return its description, for the series of the selector."""
         text = self.description or self.queries[0].series[0].indicator.description
         return f"{text} {_RECORDED}" if self.is_recorded(selector) else text
+
+    def min_step(self, selector: Selector) -> str:
+        """Return the shortest step between two points, for the series of the selector."""
+        is_shorter = self.min_interval == "1m" and self.is_recorded(selector)
+        return DISTRIBUTION_INTERVAL if is_shorter else self.min_interval
 
     def is_recorded(self, selector: Selector) -> bool:
         """Return whether it shows distributions that rules record."""

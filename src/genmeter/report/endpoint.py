@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 import http.client
-import re
 import ssl
 import urllib.error
 import urllib.request
 from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
-from urllib.parse import SplitResult, unquote, urlsplit
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from genmeter.errors import ConfigError
 from genmeter.report._series_rows import OVERFLOW, add_series
+from genmeter.report.address import Address, split_address
 from genmeter.report.usage_table import UsageTable
 from genmeter.schema import metrics as cat
 
@@ -28,9 +26,9 @@ if TYPE_CHECKING:
 __all__ = [
     "Page",
     "endpoint_address",
+    "endpoint_parts",
     "read_endpoint",
     "read_page",
-    "split_address",
     "sum_families",
 ]
 
@@ -38,7 +36,6 @@ _T = TypeVar("_T")
 
 _TIMEOUT_SECONDS = 10.0
 _MAX_BYTES = 2**28
-_LOGIN = re.compile(r"//.*@")  # also of a password that contains a slash
 _TARGET = "target_info"
 _NAMESPACE, _SERVICE, _INSTANCE = "service_namespace", "service_name", "service_instance_id"
 _NO_NAME = "unknown_service"  # OpenTelemetry's name for a service without one
@@ -63,16 +60,25 @@ class Page(NamedTuple):
     families: Sequence[Metric] = ()
 
 
+def endpoint_parts(url: str) -> Address:
+    """Return an endpoint's address in its parts.
+
+    Raises:
+        ConfigError: It is not an address.
+    """
+    return split_address("source", url, "http://127.0.0.1:9464/metrics")
+
+
 def endpoint_address(url: str) -> str:
     """Return an endpoint's address without its scheme, login and the path ``/metrics``.
 
     Raises:
         ConfigError: It is not an address.
     """
-    parts, _ = split_address(url)
+    parts = endpoint_parts(url).parts
     path = parts.path.rstrip("/")
     query = f"?{parts.query}" if parts.query else ""
-    return f"{parts.netloc.rpartition('@')[2].lower()}{'' if path == '/metrics' else path}{query}"
+    return f"{parts.netloc.lower()}{'' if path == '/metrics' else path}{query}"
 
 
 def read_endpoint(url: str) -> Page:
@@ -97,12 +103,11 @@ def read_page(url: str, read: Callable[[Iterable[Metric]], _T]) -> _T:
     Raises:
         ConfigError: It does not respond with the metrics of a job.
     """
-    parts, shown = split_address(url)
-    parts = parts._replace(path=parts.path.rstrip("/") or "/metrics", fragment="")
+    address = endpoint_parts(url)
     try:
-        return read(text_string_to_metric_families(_fetch(parts)))
+        return read(text_string_to_metric_families(_fetch(address)))
     except (OSError, http.client.HTTPException, ValueError, KeyError, IndexError) as error:
-        raise ConfigError(f"source={shown!r} {_explain(error)}") from error
+        raise ConfigError(f"source={address.shown!r} {_explain(error)}") from error
 
 
 def _page_of(families: Iterable[Metric], address: str) -> Page:
@@ -160,42 +165,18 @@ def _explain(error: Exception) -> str:
     return f"is not Prometheus text ({error}); use the endpoint of a job"
 
 
-def split_address(url: str) -> tuple[SplitResult, str]:
-    """Return the parts of an address, and the address without its password.
-
-    Raises:
-        ConfigError: It is not an address.
-    """
-    full = url if "://" in url else f"http://{url}"
-    shown = _LOGIN.sub("//", full)
-    try:
-        parts = urlsplit(full)
-        is_usable = bool(parts.hostname) and parts.port != 0 and " " not in parts.netloc
-        is_usable = is_usable and "@" not in parts.path  # a password with an unescaped slash
-    except ValueError:  # such as a port past 65535
-        is_usable = False
-    if not is_usable:
-        raise ConfigError(
-            f"source must be an address such as http://127.0.0.1:9464/metrics, got {shown!r}"
-        )
-    return parts, shown
-
-
-def _fetch(parts: SplitResult) -> str:
+def _fetch(address: Address) -> str:
     """Return the text that an address responds with.
 
     Raises:
         ConfigError: It is too large.
         OSError: There is no response, or its status is an error.
     """
-    host = parts.netloc.rpartition("@")[2]
-    request = urllib.request.Request(parts._replace(netloc=host).geturl())  # noqa: S310 - http or https
-    if parts.username is not None:
-        login = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+    path = address.parts.path.rstrip("/") or "/metrics"
+    request = urllib.request.Request(address.parts._replace(path=path, fragment="").geturl())  # noqa: S310 - http or https
+    if address.authorization is not None:
         # Not sent to the target of a redirect.
-        request.add_unredirected_header(
-            "Authorization", f"Basic {base64.b64encode(login).decode()}"
-        )
+        request.add_unredirected_header("Authorization", address.authorization)
     # Proxies of the environment cannot reach the loopback interface.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:

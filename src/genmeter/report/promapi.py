@@ -6,7 +6,6 @@ It only evaluates expressions at an instant (``/api/v1/query``). A range vector 
 
 from __future__ import annotations
 
-import base64
 import http.client
 import json
 import math
@@ -14,9 +13,9 @@ import os
 import re
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import SplitResult, unquote, urlsplit
 
 from genmeter.errors import ConfigError
+from genmeter.report.address import Address, split_address
 
 if TYPE_CHECKING:
     import requests
@@ -31,7 +30,6 @@ ENVIRONMENT = {
 """Variables that authenticate requests; ``SSL_CERT_FILE`` has the authorities to trust."""
 
 _EXAMPLE = "http://127.0.0.1:9090"
-_LOGIN = re.compile(r"//.*@")  # also of a password that contains a slash
 _API = "/api/v1"
 _RETRIED = frozenset({429, 502, 503, 504})
 _REFUSALS = frozenset({400, 422, 503})  # of a query that is too large or takes too long
@@ -91,12 +89,13 @@ class PrometheusApi:
         total_timeout: float = 1800.0,
         tries: int = _TRIES,
     ) -> None:
-        self._parts, self.shown = server_address(url)
+        address = server_address(url)
+        self._parts, self.shown = address.parts, address.shown
         self._tries = tries
         self._timeout = timeout
         self._total_timeout = total_timeout
         self._deadline = time.monotonic() + total_timeout
-        self._session = _session(self._parts)
+        self._session = _session(address)
         self.warnings: list[str] = []
 
     def close(self) -> None:
@@ -183,8 +182,7 @@ class PrometheusApi:
     def _get(self, path: str, parameters: dict[str, str]) -> tuple[int, Any, bytes]:
         import requests
 
-        host = self._parts.netloc.rpartition("@")[2]
-        url = self._parts._replace(netloc=host, path=f"{self._parts.path}{_API}/{path}").geturl()
+        url = self._parts._replace(path=f"{self._parts.path}{_API}/{path}").geturl()
         # The server's own time-out is answered; this one is for a server that hangs.
         limit = time.monotonic() + min(self._timeout + _GRACE_SECONDS, self._remaining())
         with self._session.get(
@@ -212,40 +210,27 @@ class PrometheusApi:
         time.sleep(min(seconds, _MAX_PAUSE_SECONDS, self._remaining()))
 
 
-def server_address(url: str) -> tuple[SplitResult, str]:
-    """Return the parts of an address, without `/api/v1`, and the address without its password.
+def server_address(url: str) -> Address:
+    """Return a server's address in its parts, without `/api/v1`.
 
     Raises:
         ConfigError: It is not an address.
     """
-    full = url if "://" in url else f"http://{url}"
-    shown = _LOGIN.sub("//", full)
-    try:
-        parts = urlsplit(full)
-        is_usable = bool(parts.hostname) and parts.port != 0 and " " not in parts.netloc
-        is_usable = is_usable and parts.scheme in ("http", "https")
-        is_usable = is_usable and "@" not in parts.path  # a password with an unescaped slash
-        is_usable = is_usable and not (parts.query or parts.fragment)
-    except ValueError:  # such as a port past 65535
-        is_usable = False
-    if not is_usable:
-        raise ConfigError(
-            f"prometheus must be an address such as {_EXAMPLE} or https://user:password@host/prefix "
-            f"(with %2F for a slash in the password), got {shown!r}"
-        )
-    path = parts.path.rstrip("/").removesuffix(_API)
-    return parts._replace(path=path), shown
+    examples = f"{_EXAMPLE} or https://user:password@host/prefix"
+    address = split_address("prometheus", url, examples, has_query=False)
+    path = address.parts.path.rstrip("/").removesuffix(_API)
+    return address._replace(parts=address.parts._replace(path=path))
 
 
-def _session(parts: SplitResult) -> requests.Session:
+def _session(address: Address) -> requests.Session:
     import requests
 
     session = requests.Session()
     # Without .netrc, whose login would replace the token's.
     session.trust_env = False
-    host = (parts.hostname or "").lower()
+    host = (address.parts.hostname or "").lower()
     if not host.startswith(_LOOPBACK):  # proxies cannot reach the loopback interface
-        session.proxies = requests.utils.get_environ_proxies(parts.geturl())
+        session.proxies = requests.utils.get_environ_proxies(address.parts.geturl())
     authorities = os.environ.get("SSL_CERT_FILE")
     session.verify = _file("SSL_CERT_FILE", authorities) if authorities else True
     if certificate := os.environ.get("GENMETER_PROMETHEUS_CERT"):
@@ -253,9 +238,8 @@ def _session(parts: SplitResult) -> requests.Session:
         key = os.environ.get("GENMETER_PROMETHEUS_KEY")
         session.cert = (certificate, _file("GENMETER_PROMETHEUS_KEY", key)) if key else certificate
     token = os.environ.get("GENMETER_PROMETHEUS_TOKEN", "").strip()
-    if parts.username is not None:
-        login = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
-        session.headers["Authorization"] = f"Basic {base64.b64encode(login).decode()}"
+    if address.authorization is not None:
+        session.headers["Authorization"] = address.authorization
     elif token:
         if not token.isascii() or not token.isprintable():
             raise ConfigError(

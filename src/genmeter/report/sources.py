@@ -127,7 +127,7 @@ def read_sources(
 def source_name(source: str) -> str:
     """Return a source as it may be shown: an address without its login."""
     if source.startswith(_PROMETHEUS):
-        return f"{_PROMETHEUS}{server_address(source.removeprefix(_PROMETHEUS))[1]}"
+        return f"{_PROMETHEUS}{server_address(source.removeprefix(_PROMETHEUS)).shown}"
     return endpoint_address(source) if _is_address(source) else source
 
 
@@ -212,7 +212,7 @@ class _Plan:
         exists = _exists(source)
         if source.startswith(_PROMETHEUS):
             url = source.removeprefix(_PROMETHEUS)
-            self.fleets[url] = f"{_PROMETHEUS}{server_address(url)[1]}"
+            self.fleets[url] = f"{_PROMETHEUS}{server_address(url).shown}"
         elif _is_address(source):
             address = endpoint_address(source)
             if address in self._addresses:

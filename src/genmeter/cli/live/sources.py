@@ -13,7 +13,7 @@ from genmeter.errors import ConfigError
 from genmeter.exporters.prometheus import PrometheusBridge
 from genmeter.job.job import JobError
 from genmeter.job.reader import JobReader
-from genmeter.report.endpoint import read_page, split_address
+from genmeter.report.endpoint import endpoint_parts, read_page
 from genmeter.report.promapi import PrometheusApi, TooManySamplesError
 from genmeter.report.status import PROCESSES, Status
 from genmeter.schema import metrics as cat
@@ -130,12 +130,11 @@ class Endpoint:
     """
 
     def __init__(self, url: str) -> None:
-        parts, self._shown = split_address(url)
+        parts, self._shown, _ = endpoint_parts(url)
         self._url = url
         path = parts.path.rstrip("/")
-        host = parts.netloc.rpartition("@")[2]
         scheme = "" if parts.scheme == "http" else f"{parts.scheme}://"
-        self.name = f"{scheme}{host}{'' if path == '/metrics' else path}"
+        self.name = f"{scheme}{parts.netloc}{'' if path == '/metrics' else path}"
 
     def read(self) -> list[Reading]:
         """Read its page."""

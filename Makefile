@@ -26,6 +26,10 @@ FRAMEWORKS := .venv-frameworks
 FRAMEWORKS_OLDER := .venv-frameworks-older
 # What frameworks leave unclosed is found at the end, when no test's filter of warnings is in effect.
 FRAMEWORKS_PYTEST := -m frameworks -W default::pytest.PytestUnraisableExceptionWarning -W default::DeprecationWarning tests/frameworks tests/unit/test_docs.py
+# Of `make bench`: LiteLLM's proxy and OpenLIT need older packages than the others.
+PEERS := .venv-peers
+PEERS_LITELLM := .venv-peers-litellm
+PEERS_OPENLIT := .venv-peers-openlit
 PACKAGE := .venv-package
 BOARDS := tools/dashboards
 NODE_MODULES := $(BOARDS)/node_modules/.installed
@@ -102,7 +106,10 @@ frameworks: ## Run the tests with the newest frameworks and instrumentations
 	@$(MAKE) --no-print-directory VENV=$(FRAMEWORKS_OLDER) CONSTRAINTS= $(FRAMEWORKS_OLDER)/.frameworks-older
 	@GENMETER_FRAMEWORKS=older $(FRAMEWORKS_OLDER)/bin/python -m pytest $(FRAMEWORKS_PYTEST) $(ARGS)
 
-bench: $(VENV)/.test $(VENV)/.example ## Run the benchmarks, which print ratios and their targets
+bench: $(VENV)/.test $(VENV)/.example ## Run the benchmarks, beside the peers too; ARGS=--write writes docs/performance.md
+	@$(MAKE) --no-print-directory VENV=$(PEERS) CONSTRAINTS= $(PEERS)/.peers
+	@$(MAKE) --no-print-directory VENV=$(PEERS_LITELLM) CONSTRAINTS= $(PEERS_LITELLM)/.peers-litellm
+	@$(MAKE) --no-print-directory VENV=$(PEERS_OPENLIT) CONSTRAINTS= $(PEERS_OPENLIT)/.peers-openlit
 	@$(BIN)/python benchmarks $(ARGS)
 
 constraints: ## Resolve all dependencies into constraints.txt, in a temporary environment
@@ -117,7 +124,7 @@ constraints: ## Resolve all dependencies into constraints.txt, in a temporary en
 	@rm -rf build/constraints
 
 clean: ## Remove everything that make created, except the servers
-	@rm -rf $(VENV) $(VENDORS) $(FRAMEWORKS) $(FRAMEWORKS_OLDER) $(PACKAGE) build dist htmlcov .coverage .coverage.* coverage.xml .benchmarks \
+	@rm -rf $(VENV) $(VENDORS) $(FRAMEWORKS) $(FRAMEWORKS_OLDER) $(PEERS) $(PEERS_LITELLM) $(PEERS_OPENLIT) $(PACKAGE) build dist htmlcov .coverage .coverage.* coverage.xml .benchmarks \
 		.pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis $(BOARDS)/node_modules
 	@find src tests tools examples benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
@@ -187,4 +194,22 @@ $(FRAMEWORKS)/.frameworks: $(VENV)/.pip $(INPUTS)
 $(FRAMEWORKS_OLDER)/.frameworks-older: $(VENV)/.pip $(INPUTS)
 	@echo "Installing frameworks that need older clients"
 	@$(PIP_INSTALL) --upgrade --upgrade-strategy eager --editable . --group frameworks-older
+	@touch $@
+
+$(PEERS)/.peers: $(VENV)/.pip $(INPUTS)
+	@echo "Installing genmeter's peers"
+	@$(PIP_INSTALL) --upgrade --upgrade-strategy eager --editable . --group peers
+	@touch $@
+
+$(PEERS_LITELLM)/.peers-litellm: $(VENV)/.pip $(INPUTS)
+	@echo "Installing LiteLLM with its proxy"
+	@$(PIP_INSTALL) --upgrade --upgrade-strategy eager --group peers-litellm
+	@touch $@
+
+# pip does not find OpenLIT's versions together with those of the clients.
+$(PEERS_OPENLIT)/.peers-openlit: $(VENV)/.pip $(INPUTS)
+	@echo "Installing OpenLIT"
+	@$(PIP_INSTALL) --upgrade --group peers-openlit
+	@$(PIP_INSTALL) --upgrade --group peers-openlit-clients
+	@$(PIP_INSTALL) litellm 'openai<3'
 	@touch $@

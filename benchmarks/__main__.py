@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import sys
 import time
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -18,47 +21,68 @@ import job
 import journal
 import memory
 import pages
+import peers
 import report
 import scrape
 import spans
 import stream
 import usage
 import watch
-from _table import print_aims, print_table
+from _machine import processor
+from _page import write_figures
+from _table import markdown_of, print_aims, print_table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 BENCHMARKS = (
     *(call, usage, stream, spans, watch, cpu, memory, report, scrape, pages, job, journal),
     export,
 )
-PACKAGES = ("opentelemetry-sdk", "opentelemetry-exporter-prometheus", "prometheus-client")
+PEERS = peers.__name__
+PACKAGES = (
+    *("opentelemetry-sdk", "opentelemetry-exporter-prometheus", "prometheus-client", "afterimage"),
+)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmarks."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    names = [*(each.__name__ for each in BENCHMARKS), PEERS]
+    parser.add_argument("--only", nargs="+", choices=names, default=names)
+    parser.add_argument("--write", action="store_true", help="write docs/performance.md")
+    peers.add_arguments(parser)
+    options = parser.parse_args(arguments)
     start = time.monotonic()
-    print(f"{platform.python_implementation()} {platform.python_version()}, {_processor()}")
-    print(f"{os.cpu_count()} cores, {os.getloadavg()[0]:.1f} of them busy over the last minute")
-    print(", ".join(f"{name} {version(name)}" for name in (*PACKAGES, "afterimage")))
+    print(about())
     print(
         "Times and CPU are the minimum of several rounds. Ratios are relative to the first subject"
     )
     print("of the group: the median over the rounds.")
-    aims = []
+    found = []
     for benchmark in BENCHMARKS:
-        rows = benchmark.run()
-        print_table(rows)
-        aims += benchmark.aims(rows)
-    print_aims(aims)
+        if benchmark.__name__ in options.only:
+            rows = benchmark.run()
+            print_table(rows)
+            aims = benchmark.aims(rows)
+            found += aims
+            if options.write and rows:
+                write_figures(benchmark.__name__, f"{about()}\n\n{markdown_of(rows, aims)}")
+    print_aims(found)
+    if PEERS in options.only:
+        peers.report(peers.measure(options), write=options.write)
     print(f"\n{time.monotonic() - start:.0f} s in total")
 
 
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
+def about() -> str:
+    """Return the day, the machine and its load, and the versions."""
+    return (
+        f"{datetime.now(UTC):%-d %B %Y}, {os.cpu_count()} cores of {processor()}, "
+        f"{platform.python_implementation()} {platform.python_version()}; "
+        f"load {os.getloadavg()[0]:.1f} over the minute before; "
+        + ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+        + "."
+    )
 
 
 if __name__ == "__main__":

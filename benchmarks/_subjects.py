@@ -7,10 +7,10 @@ import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from unittest import mock
 
-from afterimage.monitoring import GenerationMonitor as AfterImageMonitor
+from _events import Event, events
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.resources import Resource
@@ -54,30 +54,6 @@ _COUNTERS = (
     *(cat.GENERATIONS, cat.INPUT_TOKENS, cat.OUTPUT_TOKENS, cat.TOTAL_TOKENS),
     cat.FINISH_REASONS,
 )
-
-
-class Event(NamedTuple):
-    """A typical generation."""
-
-    duration: float
-    prompt: int
-    completion: int
-    model: str
-    step: str
-
-
-def events(count: int, models: int = 2) -> list[Event]:
-    """Create generations of some models and three steps."""
-    return [
-        Event(
-            0.2 + index % 97 * 0.05,
-            200 + index % 1009,
-            50 + index % 503,
-            f"organisation/model-{index % models}",
-            f"step-{index % 3}",
-        )
-        for index in range(count)
-    ]
 
 
 class Subject(Protocol):
@@ -160,6 +136,8 @@ class AfterImage:
     """
 
     def __init__(self, *, with_files: bool = True, with_workers: bool = True) -> None:
+        from afterimage.monitoring import GenerationMonitor as AfterImageMonitor
+
         self._made = tempfile.TemporaryDirectory(prefix="genmeter-bench-")
         self.folder = Path(self._made.name)
         handlers: dict[str, Any] = {}
@@ -195,10 +173,11 @@ class DirectSdk:
 
     Args:
         two_readers: Whether a second reader collects too.
+        reader: What reads instead.
     """
 
-    def __init__(self, *, two_readers: bool = False) -> None:
-        self._provider = _provider(_readers(two_readers))
+    def __init__(self, *, two_readers: bool = False, reader: MetricReader | None = None) -> None:
+        self._provider = _provider([reader] if reader else _readers(two_readers))
         meter = self._provider.get_meter("benchmark")
         self._histograms = [
             meter.create_histogram(
@@ -239,10 +218,14 @@ class DirectSdk:
 
 
 class PrometheusClient:
-    """The same instruments of prometheus_client, without OpenTelemetry."""
+    """The same instruments of prometheus_client, without OpenTelemetry.
+
+    Attributes:
+        registry: What a page is generated from.
+    """
 
     def __init__(self) -> None:
-        registry = CollectorRegistry()
+        registry = self.registry = CollectorRegistry()
         self._histograms = [
             Histogram(row.prometheus, row.help, _names(row), registry=registry, buckets=row.bounds)
             for row in _HISTOGRAMS

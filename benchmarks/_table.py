@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Aim", "Row", "at_most", "figure_of", "ours_to", "print_aims", "print_table"]
+__all__ = [
+    "Aim",
+    "Row",
+    "at_most",
+    "figure_of",
+    "formatted",
+    "markdown_of",
+    "ours_to",
+    "print_aims",
+    "print_table",
+]
 
 _UNITS = {
     "s": ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns")),
@@ -70,7 +80,7 @@ def at_most(promise: str, figure: float, limit: float, unit: str = "") -> Aim:
         limit: The limit, in the same unit.
         unit: As in :class:`Row`; empty for a plain number.
     """
-    return Aim(promise, _format(figure, unit), figure <= limit)
+    return Aim(promise, formatted(figure, unit), figure <= limit)
 
 
 def print_table(rows: Iterable[Row]) -> None:
@@ -80,7 +90,7 @@ def print_table(rows: Iterable[Row]) -> None:
         first: float | None = None
         for row in members:
             first = first or row.figure
-            text = _format(row.figure, row.unit)
+            text = formatted(row.figure, row.unit)
             print(f"  {row.subject:<52}{text:>12}{_ratio(row, first):>9.2f}x", flush=True)
 
 
@@ -91,13 +101,37 @@ def print_aims(aims: Iterable[Aim]) -> None:
         print(f"  {aim.promise:<76}{aim.reached:>10}  {'reached' if aim.holds else 'NOT reached'}")
 
 
+def markdown_of(rows: Iterable[Row], aims: Iterable[Aim]) -> str:
+    """Return a table of all groups, and one of the aims, as Markdown."""
+    lines = ["| | | | to the first |", "| --- | --- | ---: | ---: |"]
+    for group, members in groupby(rows, key=lambda row: row.group):
+        first: float | None = None
+        for row in members:
+            title = group if first is None else ""
+            first = first or row.figure
+            cells = (
+                title,
+                row.subject,
+                formatted(row.figure, row.unit),
+                f"{_ratio(row, first):.2f}x",
+            )
+            lines.append(f"| {' | '.join(cells)} |")
+    judged = [
+        f"| {each.promise} | {each.reached} | {'yes' if each.holds else 'no'} |" for each in aims
+    ]
+    if judged:
+        lines += ["", "| aim | | reached |", "| --- | ---: | --- |", *judged]
+    return "\n".join(lines)
+
+
 def _ratio(row: Row, first: float) -> float:
     if row.ratio is not None:
         return row.ratio
     return row.figure / first if first else 1.0
 
 
-def _format(figure: float, unit: str) -> str:
+def formatted(figure: float, unit: str) -> str:
+    """Return a figure as text, in a unit of :class:`Row`."""
     if unit == "count":
         return f"{figure:,.0f}"
     if unit not in _UNITS:

@@ -31,6 +31,7 @@ ROUNDS = 2
 CHUNK = 1_000
 SUFFIXES = {"json": "json", "csv": "csv", "parquet": "parquet", "excel": "xlsx"}
 READABLE = ("json", "parquet")
+MEASURED_AS = tuple(SUFFIXES)
 TIME = "Exporting {:,} generations as {}"
 SIZE = "The same: bytes in the files"
 READ = "Reading them back with read_export"
@@ -151,7 +152,7 @@ def _excel_alone(folder: Path) -> Row:
 
 
 def _memory() -> list[Row]:
-    runs = [(format_, name) for format_ in SUFFIXES for name in (OURS, AFTERIMAGE)]
+    runs = [(format_, name) for format_ in MEASURED_AS for name in (OURS, AFTERIMAGE)]
     # Two at a time: unlike times, bytes do not depend on the load.
     with ThreadPoolExecutor(2) as pool:
         grown = pool.map(lambda each: _in_a_process(*each), runs)
@@ -162,17 +163,17 @@ def _memory() -> list[Row]:
 
 
 def _in_a_process(format_: str, name: str) -> float:
-    command = [sys.executable, str(Path(__file__)), format_, name]
+    command = [sys.executable, str(Path(__file__)), format_, name, str(MEASURED)]
     answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return float(answer)
 
 
-def _added(format_: str, name: str) -> int:
+def _added(format_: str, name: str, measured: int) -> int:
     """Export in this process; return the increase of its memory at the peak."""
     is_bare = format_ == "excel"
     with tempfile.TemporaryDirectory(prefix="genmeter-bench-") as folder:
         # One more export before, for the imports.
-        for count in (CHUNK, MEASURED):
+        for count in (min(CHUNK, measured), measured):
             subject: Exporter = (
                 Ours(no_readers=True) if name == OURS else AfterImage(with_files=False)
             )
@@ -200,7 +201,7 @@ def _close(subjects: dict[str, Exporter]) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        print(_added(*sys.argv[1:]))
+        print(_added(sys.argv[1], sys.argv[2], int(sys.argv[3])))
     else:
         measured = run()
         print_table(measured)

@@ -1,12 +1,12 @@
 """What watching adds to a call of OpenAI's client, LangChain and LiteLLM: genmeter, OpenLIT and OpenLLMetry.
 
-Each tool has an environment of its own below ``build/integrations``, which the script makes, since OpenLIT pins
-older clients and an older SDK. A process for each tool and client makes bursts of chats over a transport that
-answers from memory; they take turns in every round. What a tool adds to a call is the difference from
+OpenLIT has an environment of its own, since it pins older clients and an older SDK; `make bench` makes them. A
+process for each tool and client makes bursts of chats over a transport that answers from memory; they take turns
+in every round. What a tool adds to a call is the difference from
 the bare client of the same environment in the same round. OpenLIT and OpenLLMetry record their own metrics, and
 the spans that they come with, into an SDK without exporters. OpenLLMetry sees nothing of LiteLLM over this client.
 
-Run alone: ``.venv/bin/python benchmarks/integrations.py [--rounds N]``. It installs from the package index.
+Run alone: ``.venv/bin/python benchmarks/integrations.py [--rounds N]``, after `make bench`.
 """
 
 from __future__ import annotations
@@ -24,50 +24,34 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from _peers_specs import OLDER, PEERS, python_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ROOT = Path(__file__).parents[1]
-FOLDER = ROOT / "build" / "integrations"
 CALLS = 40
 _MARK = "measured: "
+_FIRST = 5  # calls before any is measured
 ROUNDS = 40
 _CLIENTS = ("openai", "langchain-openai", "litellm")
-# Resolved in turn: pip does not find OpenLIT's versions together with those of the clients.
-ENVIRONMENTS: dict[str, tuple[tuple[str, ...], ...]] = {
-    "genmeter": (("-e", str(ROOT), "opentelemetry-instrumentation-genai-openai", *_CLIENTS),),
-    "openlit": (
-        ("openlit==1.45.0", "opentelemetry-sdk<1.44"),
-        ("openlit==1.45.0", "openai<3", "langchain-openai"),
-        ("openai<3", "litellm"),
-    ),
-    "openllmetry": (
-        (
-            "opentelemetry-sdk",
-            "opentelemetry-instrumentation-openai",
-            "opentelemetry-instrumentation-langchain",
-            *_CLIENTS,
-        ),
-    ),
-}
 SHOWN = ("genmeter", "openlit", "opentelemetry-instrumentation-openai", "opentelemetry-sdk")
 # The first of each is what the others are compared with.
 WAYS: dict[str, tuple[tuple[str, str, str], ...]] = {
     "OpenAI": (
-        ("genmeter", "watch", "genmeter: monitor.watch(client)"),
-        ("genmeter", "spans", "genmeter: GenAISpanProcessor and the official instrumentation"),
-        ("genmeter", "official", "the official instrumentation without genmeter"),
-        ("openlit", "openlit", "OpenLIT"),
-        ("openllmetry", "openllmetry", "OpenLLMetry"),
+        (PEERS, "watch", "genmeter: monitor.watch(client)"),
+        (PEERS, "spans", "genmeter: GenAISpanProcessor and the official instrumentation"),
+        (PEERS, "official", "the official instrumentation without genmeter"),
+        (OLDER, "openlit", "OpenLIT"),
+        (PEERS, "openllmetry", "OpenLLMetry"),
     ),
     "LangChain": (
-        ("genmeter", "hook", "genmeter: its hook"),
-        ("openlit", "openlit", "OpenLIT"),
-        ("openllmetry", "openllmetry", "OpenLLMetry"),
+        (PEERS, "hook", "genmeter: its hook"),
+        (OLDER, "openlit", "OpenLIT"),
+        (PEERS, "openllmetry", "OpenLLMetry"),
     ),
     "LiteLLM": (
-        ("genmeter", "hook", "genmeter: its hook"),
-        ("openlit", "openlit", "OpenLIT"),
+        (PEERS, "hook", "genmeter: its hook"),
+        (OLDER, "openlit", "OpenLIT"),
     ),
 }
 ANSWER = {
@@ -214,11 +198,13 @@ def work(client: str, way: str) -> None:
     made = openai_client()
     settle, count = turn_on(client, way, made)
     call = call_of(client, made)
-    for _ in range(5):
+    for _ in range(_FIRST):
         call()
-    settle()
-    time.sleep(0.5)  # LiteLLM's callbacks run on a thread of their own
-    settle()
+    for _ in range(100):  # LiteLLM's callbacks run on a thread of their own
+        settle()
+        if way == "bare" or count() >= _FIRST:
+            break
+        time.sleep(0.1)
     print(_MARK + json.dumps({"recorded": count(), "versions": versions()}), flush=True)
     for _ in sys.stdin:
         used, start = time.process_time(), time.perf_counter()
@@ -242,21 +228,6 @@ def versions() -> dict[str, str]:
 
 
 # --- all of them -------------------------------------------------------------------------------------
-
-
-def python_of(environment: str) -> str:
-    """Return the Python of an environment, which is made if there is none."""
-    folder = FOLDER / environment
-    python = folder / "bin" / "python"
-    done = folder / ".installed"
-    wanted = json.dumps(ENVIRONMENTS[environment])
-    if not done.exists() or done.read_text() != wanted:
-        print(f"installing {environment} in {folder}", flush=True)
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        for packages in ENVIRONMENTS[environment]:
-            subprocess.run([python, "-m", "pip", "install", "-q", *packages], check=True)
-        done.write_text(wanted)
-    return str(python)
 
 
 class Worker:
@@ -330,7 +301,9 @@ def measure(client: str, rounds: int) -> None:
             f"{median(bare.seconds) * 1e6:>6.0f} µs{median(added) * 1e6:>6.0f} µs"
             f"{ratio(added, first[0]):>9.1f}x{median(cpu) * 1e6:>8.0f} µs{ratio(cpu, first[1]):>9.1f}x"
         )
-        note = "" if worker.about["recorded"] >= 5 else "  (it recorded no metric of these calls)"
+        note = (
+            "" if worker.about["recorded"] >= _FIRST else "  (it recorded no metric of these calls)"
+        )
         print(f"  {shown:<66}{figures}{note}", flush=True)
     for environment in dict.fromkeys(way[0] for way in ways):
         found = workers[environment, "bare"].about["versions"]

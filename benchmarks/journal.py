@@ -99,6 +99,8 @@ class _Tail:
                 if time.monotonic() > deadline:
                     raise RuntimeError(f"{path} has {found} lines of {each * self._expected}")
                 time.sleep(0.001)
+                if not path.exists():  # nothing has been written yet
+                    continue
                 with path.open("rb") as file:
                     file.seek(offset)
                     data = file.read()

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
+from _page import write_between
 from _scaling_history import Past, labels_of, write_request
 from _scaling_page import DROPS, Page, Shape, read_page
 from _scaling_servers import ENGINES, ROOT, Engine, Prometheus, endpoints
@@ -275,15 +276,8 @@ def main() -> None:
             took = time.monotonic() - began
             print(f"{ENGINES[name].title}, {found.title}: {took:.0f} s", flush=True)
             if options.write:
-                _write(tables_of(results))
+                write_between(ROOT / "docs" / "scaling.md", BEGIN, END, tables_of(results))
     print(tables_of(results))
-
-
-def _write(tables: str) -> None:
-    page = ROOT / "docs" / "scaling.md"
-    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    page.write_text(f"{before}{BEGIN}\n\n{tables}\n{END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -128,14 +128,14 @@ def _kept() -> float:
         provider.add_span_processor(processor)
         for _ in range(3):
             _calls(provider, monitor)
-        monitor.flush()
+        monitor.flush(timeout=60)
         observer = monitor.observer
         tracer = provider.get_tracer("opentelemetry.instrumentation.genai.openai")
         for number in range(KEPT):
             span = tracer.start_span("chat gpt-4o-mini", attributes=START)
             span.set_attributes({**END, "gen_ai.response.id": f"chatcmpl-{number}"})
             span.end()
-        monitor.flush()
+        monitor.flush(timeout=60)
         gc.collect()
         tracemalloc.start()
         try:
@@ -144,7 +144,7 @@ def _kept() -> float:
                 span = tracer.start_span("chat gpt-4o-mini", attributes=START)
                 span.set_attributes({**END, "gen_ai.response.id": f"chatcmpl-{number}"})
                 span.end()
-            monitor.flush()
+            monitor.flush(timeout=60)
             gc.collect()
             before = tracemalloc.get_traced_memory()[0]
             observer.reset_after_fork()

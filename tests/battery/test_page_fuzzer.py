@@ -243,12 +243,21 @@ def _names(key: frozenset[tuple[str, str]]) -> list[str]:
 
 @pytest.mark.parametrize("kind", ["endpoint", "older-names", "sdk", "job"])
 def test_all_parsers_read_the_same(
-    battery: Battery, parsers: GoParsers, tmp_path: Path, kind: str
+    battery: Battery,
+    parsers: GoParsers,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    kind: str,
 ) -> None:
-    """Prometheus's parsers, those of prometheus_client and promtool, in every format."""
+    """Prometheus's parsers, those of prometheus_client and promtool, in every format.
+
+    Each line that is logged meanwhile is one line.
+    """
     rounds = battery.amount(short=1 if kind == "job" else 3, long=300)
     for _ in range(rounds):
         check(pages_of(kind, battery.random, tmp_path), parsers)
+    ours = [each.getMessage() for each in caplog.records if each.name == "genmeter"]
+    assert [line for line in ours if {"\n", "\r", "\x1b"} & {*line}] == []
 
 
 def pages_of(kind: str, random: random.Random, folder: Path) -> list[Page]:

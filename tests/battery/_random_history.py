@@ -6,6 +6,8 @@ import math
 import sys
 from typing import TYPE_CHECKING, Any
 
+from opentelemetry.metrics import Observation
+
 from genmeter import CustomMetric
 from genmeter.errors import ConfigError
 
@@ -229,6 +231,7 @@ class RandomHistory:
                 records.append(meter.create_gauge(name, unit, text).set)
             else:
                 records.append(meter.create_histogram(name, unit, text).record)
+        self._observe(meters)
         for _ in range(count):
             keys = random.sample(_KEYS, random.randrange(5))
             value = self.number()
@@ -237,6 +240,21 @@ class RandomHistory:
             except OverflowError:
                 # The SDK cannot add an integer beyond the floats to one of them.
                 assert isinstance(value, int)
+
+    def _observe(self, meters: list[Meter]) -> None:
+        """Make observable instruments, whose callbacks return what no counter should be."""
+        for number in range(3):
+            found = [
+                Observation(self.number(), {"a": self._attribute(), "b": each}) for each in range(6)
+            ]
+
+            def callback(_: object, found: list[Observation] = found) -> list[Observation]:
+                return found
+
+            meter = self._random.choice(meters)
+            meter.create_observable_counter(f"o{number}", [callback], self._random.choice(_UNITS))
+            meter.create_observable_gauge(f"g{number}", [callback])
+            meter.create_observable_up_down_counter(f"u{number}", [callback])
 
     def _attribute(self) -> Any:
         return self._random.choice(

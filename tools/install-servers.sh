@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Installs the servers of tests/stack: Prometheus, promtool, Alertmanager and amtool from Debian, the
-# oldest supported ones; and, built into .servers/, the newest supported Prometheus and promtool with a
-# program that reads pages by Prometheus's own parsers, an
-# OpenTelemetry Collector, VictoriaMetrics with vmalert, and the linters of rules and dashboards, pint
-# and dashboard-linter. Installed ones are kept: those whose inputs and own sums are as in their stamp.
+# Installs the servers of tests/stack and tests/battery: Prometheus, promtool, Alertmanager and amtool
+# from Debian, the oldest supported ones; and, built into .servers/, the newest supported Prometheus and
+# promtool, a program that reads pages by Prometheus's parsers, an OpenTelemetry Collector,
+# VictoriaMetrics with vmalert, and the linters of rules and dashboards, pint and dashboard-linter.
+# Installed ones are kept: those whose inputs and own sums are as in their stamp.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -8,6 +8,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # The versions for CI. `make demo CONSTRAINTS=` installs the newest allowed versions instead.
 CONSTRAINTS ?= constraints.txt
+# How much the battery does: short or long.
+BATTERY ?= short
 # Arguments for the program of a target: make demo ARGS="--duration 30"
 ARGS ?=
 
@@ -34,7 +36,7 @@ PACKAGE := .venv-package
 BOARDS := tools/dashboards
 NODE_MODULES := $(BOARDS)/node_modules/.installed
 
-.PHONY: help demo test lint format render pictures servers stack engines example site package audit vendors frameworks bench constraints clean
+.PHONY: help demo test lint format render pictures servers stack engines example site package audit vendors frameworks battery bench constraints clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
@@ -43,7 +45,7 @@ demo: $(VENV)/.installed ## Run the demo: a live view and a scrapeable endpoint
 	@$(BIN)/genmeter demo $(ARGS)
 
 test: $(VENV)/.test ## Run all tests without real servers, AfterImage, clients and frameworks, with coverage
-	@$(BIN)/python -m pytest -m "not stack and not example and not vendors and not frameworks and not package" --cov --cov-report=term $(ARGS)
+	@$(BIN)/python -m pytest -m "not stack and not example and not vendors and not frameworks and not package and not battery" --cov --cov-report=term $(ARGS)
 
 lint: $(VENV)/.test $(VENV)/.lint ## Check style, types and the layers
 	@$(BIN)/ruff check .
@@ -105,6 +107,9 @@ frameworks: ## Run the tests with the newest frameworks and instrumentations
 	@GENMETER_FRAMEWORKS=newest $(FRAMEWORKS)/bin/python -m pytest $(FRAMEWORKS_PYTEST) $(ARGS)
 	@$(MAKE) --no-print-directory VENV=$(FRAMEWORKS_OLDER) CONSTRAINTS= $(FRAMEWORKS_OLDER)/.frameworks-older
 	@GENMETER_FRAMEWORKS=older $(FRAMEWORKS_OLDER)/bin/python -m pytest $(FRAMEWORKS_PYTEST) $(ARGS)
+
+battery: $(VENV)/.test ## Run long, random tests under faults: ten minutes, or hours with BATTERY=long
+	@BATTERY=$(BATTERY) BATTERY_SEED=$(BATTERY_SEED) $(BIN)/python -m pytest -m battery tests/battery $(ARGS)
 
 bench: $(VENV)/.test $(VENV)/.example ## Run the benchmarks, beside the peers too; ARGS=--write writes docs/performance.md
 	@$(MAKE) --no-print-directory VENV=$(PEERS) CONSTRAINTS= $(PEERS)/.peers

@@ -235,6 +235,15 @@ def test_warning_has_the_argument_and_a_short_value(
     assert len(said.encode()) < 400
 
 
+def test_warning_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    """A value cannot forge a line of the job's log."""
+    with isolated_monitor() as monitor:
+        monitor.track_generation(1.0, True, prompt_token_count="9\nERROR:root:forged")
+    (said,) = warnings(caplog)
+    assert said.startswith("dropped invalid prompt_token_count=9 ERROR:root:forged (not a number)")
+    assert "\n" not in said
+
+
 def test_number_of_warnings_is_limited(caplog: pytest.LogCaptureFixture) -> None:
     """A job with a new invalid score each time fills neither log nor memory."""
     with isolated_monitor() as monitor:

@@ -155,8 +155,9 @@ def safe_text(value: Any, limit: int = 8_192) -> str | None:
 
 
 def shown(value: Any) -> str:
-    """Return the start of a value's text, for a message."""
-    return safe_text(value, _MAX_SHOWN) or "an object that cannot be shown"
+    """Return the start of a value's text in one line, for a message."""
+    text = safe_text(value, _MAX_SHOWN)
+    return "an object that cannot be shown" if text is None else text.translate(_CONTROLS)
 
 
 def clean_text(value: str) -> str:

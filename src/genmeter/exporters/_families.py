@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from opentelemetry.sdk.metrics.export import Gauge, Histogram, Metric, Sum
 
+from genmeter.events.values import shown
 from genmeter.pipeline.once import FirstTimes
 from genmeter.schema.prom_names import family_name, family_unit, label_name
 
@@ -245,7 +246,7 @@ class Family:
                     self.warner.warn(
                         ("duplicate", self.name),
                         f"the metric {self.name!r} has two points with the labels "
-                        f"{{{labels.inner}}}; only the first is exposed; rename one instrument "
+                        f"{{{shown(labels.inner)}}}; only the first is exposed; rename one instrument "
                         "or attribute",
                     )
                     continue

@@ -1,6 +1,7 @@
 """Writes files under temporary names, then renames them together.
 
-A reader never sees an incomplete file, and a failed write leaves the old file unchanged.
+A reader never sees an incomplete file, and a failed write leaves the old files unchanged, also those
+of a set that were renamed already.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class AtomicFiles:
     def __init__(self) -> None:
         self._staged: list[tuple[Path, Path]] = []
         self._stale: list[Path] = []
+        self._older: list[Path] = []
 
     def stage(self, target: Path) -> Path:
         """Return the temporary path for ``target``, in the same folder, which is created if missing.
@@ -38,7 +40,7 @@ class AtomicFiles:
             OSError: The folder cannot be created.
         """
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".genmeter-{os.getpid()}-{secrets.token_hex(4)}.tmp")
+        temporary = _beside(target)
         self._staged.append((temporary, target))
         return temporary
 
@@ -64,13 +66,42 @@ class AtomicFiles:
         try:
             if kind is None:
                 with self._renaming:
-                    for temporary, target in self._staged:
-                        temporary.replace(target)
+                    self._rename()
                     self._remove_stale()
         finally:
-            for temporary, _ in self._staged:
+            for temporary in (*(each for each, _ in self._staged), *self._older):
                 with contextlib.suppress(OSError):
                     temporary.unlink()
+
+    def _rename(self) -> None:
+        """Rename the files; if one cannot be, have the older files of those before it again."""
+        done: list[tuple[Path, Path | None]] = []
+        try:
+            for number, (temporary, target) in enumerate(self._staged, 1):
+                # After the last one nothing can fail.
+                older = self._link(target) if number < len(self._staged) else None
+                is_new = not os.path.lexists(target)
+                temporary.replace(target)
+                if older is not None or is_new:
+                    done.append((target, older))
+        except BaseException:
+            for target, older in reversed(done):
+                with contextlib.suppress(OSError):
+                    if older is None:
+                        target.unlink()
+                    else:
+                        older.replace(target)
+            raise
+
+    def _link(self, target: Path) -> Path | None:
+        """Return another name of a file; None without one, or on a file system without links."""
+        older = _beside(target)
+        try:
+            os.link(target, older, follow_symlinks=False)
+        except (OSError, NotImplementedError):
+            return None
+        self._older.append(older)
+        return older
 
     def _remove_stale(self) -> None:
         for path in self._stale:
@@ -83,6 +114,10 @@ class AtomicFiles:
     def after_fork_in_child(cls) -> None:
         """Replace the lock, because another thread of the parent may have held it."""
         cls._renaming = threading.RLock()
+
+
+def _beside(target: Path) -> Path:
+    return target.with_name(f".genmeter-{os.getpid()}-{secrets.token_hex(4)}.tmp")
 
 
 if hasattr(os, "register_at_fork"):

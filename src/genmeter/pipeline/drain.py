@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 from genmeter.clock import seconds_left
 from genmeter.events.model import Raw, Reason
 from genmeter.events.sanitize import Normaliser
-from genmeter.events.values import safe_text
+from genmeter.events.values import shown
 from genmeter.pipeline.deferred_log import DeferredLog
 from genmeter.pipeline.once import FirstTimes
 
@@ -355,7 +355,7 @@ class Pipeline:
                 "dropped invalid %s=%s (%s); logged once, then only counted in "
                 "genmeter_monitor_events_total",
                 name,
-                safe_text(value, 200),
+                shown(value),
                 reason.value.replace("_", " "),
             )
 

@@ -288,3 +288,9 @@ def test_message_has_the_start_of_a_value() -> None:
     """A long text is cut, and an unreadable object is mentioned."""
     assert shown("x" * 1_000) == "x" * 200
     assert shown(VALUES["raising"]) == "an object that cannot be shown"
+    assert shown("") == ""
+
+
+def test_message_has_a_value_in_one_line() -> None:
+    """A caller's text can neither begin a line of a log nor change a terminal's colours."""
+    assert shown("9\nERROR:root:\r\x1b[31mx") == "9 ERROR:root:  [31mx"

@@ -258,6 +258,19 @@ def test_duplicate_series_are_dropped(
     assert caplog.text.count("two points") == 1
 
 
+def test_warning_of_duplicate_series_is_one_short_line(
+    bridge: Bridge, meter: Meter, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another instrumentation's attributes can neither fill the log nor change its terminal."""
+    counter = meter.create_counter("calls")
+    for value in (True, "true"):
+        counter.add(1, {"a": "\x1b[31m\r", "b": "x" * 5_000, "k": value})
+    samples(bridge[0])
+    (said,) = [each.getMessage() for each in caplog.records]
+    assert 'labels {a=" [31m ",b="xxx' in said
+    assert len(said) < 500
+
+
 def test_instruments_with_one_translated_name_share_a_family(bridge: Bridge, meter: Meter) -> None:
     """Their names may differ before the translation."""
     meter.create_counter("a.b").add(1, {"k": "1"})

@@ -59,6 +59,47 @@ def test_failed_rename_leaves_no_temporary_file(tmp_path: Path) -> None:
     assert names(tmp_path) == {"taken"}
 
 
+def test_failed_rename_of_a_set_leaves_the_old_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that were renamed before it are the old ones again, and new ones are removed."""
+    (tmp_path / "a").write_text("old a")
+    (tmp_path / "d").write_text("old d")
+    replace = Path.replace
+
+    def fail(self: Path, target: Path) -> Path:
+        if target.name == "c":
+            raise OSError(5, "Input/output error")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match="Input/output"), AtomicFiles() as files:
+        write(files, tmp_path, "a", "b", "c", "d")
+    assert names(tmp_path) == {"a", "d"}
+    assert (tmp_path / "a").read_text() == "old a"
+    assert (tmp_path / "d").read_text() == "old d"
+
+
+def test_set_is_renamed_on_a_file_system_without_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failed rename cannot be undone there, but no file is lost."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    (tmp_path / "a").write_text("old")
+    (tmp_path / "b").mkdir()
+    with pytest.raises(OSError, match="directory"), AtomicFiles() as files:
+        write(files, tmp_path, "a", "b")
+    assert names(tmp_path) == {"a", "b"}
+    assert (tmp_path / "a").read_text() == "a"
+    with AtomicFiles() as files:
+        write(files, tmp_path, "a", "c")
+    assert names(tmp_path) == {"a", "b", "c"}
+
+
 def test_superseded_files_are_removed(tmp_path: Path) -> None:
     """A file that does not exist any more is not an error."""
     (tmp_path / "old").write_text("old")

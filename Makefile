@@ -151,6 +151,11 @@ $(VENV)/.lint: $(VENV)/.pip $(INPUTS)
 	@$(PIP_INSTALL) --group lint
 	@touch $@
 
+$(VENV)/.mutants: $(VENV)/.pip $(INPUTS)
+	@echo "Installing what makes and judges mutants"
+	@$(PIP_INSTALL) --editable . --group mutants
+	@touch $@
+
 $(VENV)/.site: $(VENV)/.pip $(INPUTS)
 	@echo "Installing the documentation's tools"
 	@$(PIP_INSTALL) --group site

@@ -30,7 +30,7 @@ PACKAGE := .venv-package
 BOARDS := tools/dashboards
 NODE_MODULES := $(BOARDS)/node_modules/.installed
 
-.PHONY: help demo test lint format render pictures servers stack engines example site package audit vendors frameworks bench constraints clean
+.PHONY: help demo test lint format render pictures servers stack engines example site package audit vendors frameworks mutants bench constraints clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
@@ -102,6 +102,9 @@ frameworks: ## Run the tests with the newest frameworks and instrumentations
 	@$(MAKE) --no-print-directory VENV=$(FRAMEWORKS_OLDER) CONSTRAINTS= $(FRAMEWORKS_OLDER)/.frameworks-older
 	@GENMETER_FRAMEWORKS=older $(FRAMEWORKS_OLDER)/bin/python -m pytest $(FRAMEWORKS_PYTEST) $(ARGS)
 
+mutants: $(VENV)/.mutants ## Try mutants of the modules whose faults would be silent, against their tests
+	@$(BIN)/python tools/mutants.py $(ARGS)
+
 bench: $(VENV)/.test $(VENV)/.example ## Run the benchmarks, which print ratios and their targets
 	@$(BIN)/python benchmarks $(ARGS)
 
@@ -109,7 +112,7 @@ constraints: ## Resolve all dependencies into constraints.txt, in a temporary en
 	@rm -rf build/constraints
 	@mkdir -p build
 	@$(MAKE) --no-print-directory VENV=build/constraints CONSTRAINTS= \
-		$(addprefix build/constraints/,.installed .test .lint .site .example)
+		$(addprefix build/constraints/,.installed .test .lint .site .mutants .example)
 	@{ echo "# The exact versions that make and CI install, for Python 3.11 to 3.13."; \
 		echo "# Written by \`make constraints\` on Linux; do not edit by hand."; \
 		build/constraints/bin/python -m pip freeze --exclude-editable; } >build/constraints.txt

@@ -32,7 +32,14 @@ EXPLAINED = Path(__file__).with_suffix(".toml")
 # What mutmut notes of a mutant: the end of its tests' process.
 KILLED = {1, 3}  # a test failed, or pytest itself did
 SURVIVED = {0, 5, 33}  # all passed, or no test runs this function
-ENDED = {-24, -11, -9, 24, 36, 152}  # ended by its time limit; or by a signal, as of a stack that is full
+ENDED = {
+    -24,
+    -11,
+    -9,
+    24,
+    36,
+    152,
+}  # ended by its time limit; or by a signal, as of a stack that is full
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,13 +127,23 @@ HEADER = (
 def main() -> int:
     """Run the mutants of the chosen modules, and print survivors and scores."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("modules", nargs="*", metavar="MODULE", help=f"of {', '.join(MODULES)}; all by default")
-    parser.add_argument("--sample", type=int, metavar="N", help="try N mutants of each module, not all")
-    parser.add_argument("--seed", type=int, default=1, help="which N: the same for the same code (1)")
-    parser.add_argument("--again", action="store_true", help="try the survivors of the last run only")
+    parser.add_argument(
+        "modules", nargs="*", metavar="MODULE", help=f"of {', '.join(MODULES)}; all by default"
+    )
+    parser.add_argument(
+        "--sample", type=int, metavar="N", help="try N mutants of each module, not all"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=1, help="which N: the same for the same code (1)"
+    )
+    parser.add_argument(
+        "--again", action="store_true", help="try the survivors of the last run only"
+    )
     arguments = parser.parse_args()
     if unknown := set(arguments.modules) - set(MODULES):
-        parser.error(f"no such module: {', '.join(sorted(unknown))}; choose of {', '.join(MODULES)}")
+        parser.error(
+            f"no such module: {', '.join(sorted(unknown))}; choose of {', '.join(MODULES)}"
+        )
     scores = []
     for name in arguments.modules or MODULES:
         copy = _Copy(name, MODULES[name])
@@ -217,12 +234,18 @@ track_dependencies = false
         """How the tests of each mutant ended, by its name; None was not tried."""
         results: dict[str, int | None] = {}
         for pattern in self._module.files:
-            for path in sorted((self._folder / "mutants" / "src" / "genmeter").glob(pattern + ".meta")):
+            for path in sorted(
+                (self._folder / "mutants" / "src" / "genmeter").glob(pattern + ".meta")
+            ):
                 results |= json.loads(path.read_text(encoding="utf-8"))["exit_code_by_key"]
         # Anything else is a fault of the set-up, which must not count as a killed mutant.
-        strange = [name for name, code in results.items() if code not in {None} | KILLED | SURVIVED | ENDED]
+        strange = [
+            name for name, code in results.items() if code not in {None} | KILLED | SURVIVED | ENDED
+        ]
         if strange:
-            raise SystemExit(f"the tests could not be run on {len(strange)} mutants, first {strange[0]}")
+            raise SystemExit(
+                f"the tests could not be run on {len(strange)} mutants, first {strange[0]}"
+            )
         return results
 
     def survivors(self) -> list[str]:
@@ -267,7 +290,9 @@ track_dependencies = false
 
     def _output(self, *arguments: str) -> str:
         command = [Path(sys.executable).with_name("mutmut"), *arguments]
-        done = subprocess.run(command, cwd=self._folder, env=self._environment({}), check=True, capture_output=True)
+        done = subprocess.run(
+            command, cwd=self._folder, env=self._environment({}), check=True, capture_output=True
+        )
         return done.stdout.decode()
 
     def _environment(self, variables: dict[str, str]) -> dict[str, str]:

@@ -97,9 +97,10 @@ def test_valid_call_keeps_every_field() -> None:
         provider="openai",
         operation="embeddings",
         modality="text",
+        response_model="m-2026",
         step="ask",
     )
-    assert event.call == ("embeddings", "openai", "m", "ask", "text", None)
+    assert event.call == ("embeddings", "openai", "m", "ask", "text", "m-2026")
     assert (event.time, event.duration, event.success, event.turns) == (5.0, 2.5, False, 3)
     assert (event.input_tokens, event.output_tokens, event.total_tokens) == (10, 5, 20)
     assert event[8:11] == (4, 1, 2)

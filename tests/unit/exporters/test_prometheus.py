@@ -136,8 +136,10 @@ def test_a_conflict_of_types_keeps_the_first(
     for _ in range(3):
         assert samples(reader) == {series("load"): 1}
     assert warnings_of(caplog) == [
-        "dropped the histogram 'load': it has series of the same name as the gauge 'load'; rename "
-        "one of the two instruments"
+        (
+            "dropped the histogram 'load': it has series of the same name as the gauge 'load'; rename "
+            "one of the two instruments"
+        )
     ]
 
 
@@ -192,8 +194,10 @@ def test_an_exponential_histogram_is_dropped_with_one_warning(
     for _ in range(2):
         assert samples(reader) == {series("calls_total"): 1}
     assert warnings_of(caplog) == [
-        "dropped the metric 'wide': the Prometheus text formats have no ExponentialHistogram; add a "
-        "view with an ExplicitBucketHistogramAggregation for its instrument"
+        (
+            "dropped the metric 'wide': the Prometheus text formats have no ExponentialHistogram; add a "
+            "view with an ExplicitBucketHistogramAggregation for its instrument"
+        )
     ]
 
 
@@ -294,8 +298,10 @@ def test_duplicate_series_are_dropped(
     for _ in range(2):
         assert samples(bridge[0]) == {series("calls_total", k="1"): 1, series("calls_total"): 4}
     assert warnings_of(caplog) == [
-        "the metric 'calls' has two points with the labels {k=\"1\"}; only the first is exposed; "
-        "rename one instrument or attribute"
+        (
+            "the metric 'calls' has two points with the labels {k=\"1\"}; only the first is exposed; "
+            "rename one instrument or attribute"
+        )
     ]
 
 
@@ -644,8 +650,10 @@ def test_help_conflicts_warn_once(bridge: Bridge, caplog: pytest.LogCaptureFixtu
         assert page.count("# HELP calls") == 1
         assert "the first\n" in page
     assert warnings_of(caplog) == [
-        "several instruments are exposed as 'calls' with different values of help: 'the first' is "
-        "used, 'another' is ignored; use one text for all of them, or rename an instrument"
+        (
+            "several instruments are exposed as 'calls' with different values of help: 'the first' is "
+            "used, 'another' is ignored; use one text for all of them, or rename an instrument"
+        )
     ]
 
 

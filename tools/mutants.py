@@ -202,7 +202,7 @@ class _Copy:
         """Copy the tree. The results of mutants whose function is as before are kept."""
         # Python remembers a folder of its path that is not there, and would import the installed package.
         (self._folder / "mutants" / "src").mkdir(parents=True, exist_ok=True)
-        for part in ("src", "tests"):
+        for part in ("docs", "src", "tests"):
             _mirror(ROOT / part, self._folder / part)
         shutil.rmtree(self._folder / "mutants" / "tests", ignore_errors=True)
         # mutmut makes mutants of a file that is newer than its own; all others must be current too.
@@ -221,6 +221,7 @@ class _Copy:
         return f"""
 [tool.mutmut]
 source_paths = ["src"]
+also_copy = ["docs"]
 only_mutate = {only!r}
 pytest_add_cli_args = [
   "--hypothesis-seed=0",

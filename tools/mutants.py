@@ -131,6 +131,12 @@ PRELOADED = (
     "pytest_asyncio",
 )
 
+# A failure is enough: a smaller one is not looked for, which takes most of the time.
+CONFTEST = """from hypothesis import Phase, settings
+
+settings.register_profile("mutants", phases=[Phase.explicit, Phase.generate], database=None)
+"""
+
 HEADER = (
     "| module | mutants | tried | killed | timed out | survived | explained | score | without explained |\n"
     "|---|--:|--:|--:|--:|--:|--:|--:|--:|"
@@ -210,6 +216,7 @@ class _Copy:
             mutated = self._folder / "mutants" / path.relative_to(self._folder)
             if mutated.exists() and not mutated.with_name(mutated.name + ".meta").exists():
                 shutil.copy2(path, mutated)
+        _write(self._folder / "conftest.py", CONFTEST)
         _write(self._folder / "preloaded.txt", "\n".join(PRELOADED))
         settings = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
         _write(self._folder / "pyproject.toml", settings + self._settings())
@@ -221,9 +228,10 @@ class _Copy:
         return f"""
 [tool.mutmut]
 source_paths = ["src"]
-also_copy = ["docs"]
+also_copy = ["conftest.py", "docs"]
 only_mutate = {only!r}
 pytest_add_cli_args = [
+  "--hypothesis-profile=mutants",
   "--hypothesis-seed=0",
   "-p", "no:cacheprovider",
   "-W", "ignore::pytest.PytestAssertRewriteWarning",

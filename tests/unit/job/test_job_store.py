@@ -387,6 +387,22 @@ def test_an_amount_is_that_of_all_processes_but_one(store: Store) -> None:
     ]
 
 
+def test_a_removed_store_leaves_no_file(store: Store, path: Path) -> None:
+    """Not even while another process has it open; its size is that of all its files."""
+    assert store.exists
+    other = Store(path)
+    other.add_process(1, 17)
+    beside = [each for each in path.parent.iterdir() if each != path]
+    assert beside
+    log = path.with_name("job.sqlite-wal").stat().st_size
+    assert store.file_size() == path.stat().st_size + log > path.stat().st_size
+    store.remove()
+    assert not store.exists
+    assert store.file_size() == 0
+    assert list(path.parent.iterdir()) == []
+    other.close()
+
+
 def test_a_huge_reservation_fits_into_the_store(store: Store) -> None:
     """A limit that is not one, of 2**70 tokens, does not end the job's budget."""
     process = store.add_process(1, 17)

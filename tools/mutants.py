@@ -81,7 +81,13 @@ MODULES = {
     ),
     "store": Module(
         ("job/store.py",),
-        ("unit/job",),
+        (
+            "unit/job/test_job_ended.py",
+            "unit/job/test_job_merged.py",
+            "unit/job/test_job_other_processes.py",
+            "unit/job/test_job_part.py",
+            "unit/job/test_job_store.py",
+        ),
     ),
     "page": Module(
         ("exporters/_families.py", "exporters/_prometheus_text.py"),

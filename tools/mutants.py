@@ -6,7 +6,7 @@ passes them all survives: what it changes is tested by nothing, or does not matt
 
     make mutants ARGS="--sample 60"       the same 60 mutants of each module, at any time
     make mutants                          all mutants: hours
-    make mutants ARGS="store --again"     the survivors of the last run once more, after a change of tests
+    make mutants ARGS="store --again"     those that survived or timed out once more
 
 The survivors are printed as diffs, except those that `tools/mutants.toml` explains.
 """
@@ -161,9 +161,7 @@ def main() -> int:
     parser.add_argument(
         "--seed", type=int, default=1, help="which N: the same for the same code (1)"
     )
-    parser.add_argument(
-        "--again", action="store_true", help="try the survivors of the last run only"
-    )
+    parser.add_argument("--again", action="store_true", help="try those that survived or timed out")
     arguments = parser.parse_args()
     if unknown := set(arguments.modules) - set(MODULES):
         parser.error(
@@ -174,7 +172,7 @@ def main() -> int:
         copy = _Copy(name, MODULES[name])
         copy.refresh()
         if arguments.again:
-            chosen = copy.survivors()
+            chosen = copy.doubtful()
         elif arguments.sample is not None:
             made = copy.mutants()
             chosen = random.Random(arguments.seed).sample(made, min(arguments.sample, len(made)))  # noqa: S311 - a sample, no secret
@@ -230,7 +228,7 @@ class _Copy:
     def _settings(self) -> str:
         only = [f"src/genmeter/{file}" for file in self._module.files]
         tests = [f"tests/{test}" for test in self._module.tests]
-        # Generous: the machine may have other work, and a test that waits takes no time of the processor.
+        # Generous, since the machine may have other work: a mutant may take half a minute and more.
         return f"""
 [tool.mutmut]
 source_paths = ["src"]
@@ -246,7 +244,7 @@ pytest_add_cli_args_test_selection = {tests!r}
 process_isolation = "forkserver"
 forkserver_warmup = "import"
 preload_modules_file = "preloaded.txt"
-timeout_constant = 3.0
+timeout_constant = 10.0
 timeout_multiplier = 3.0
 use_git_change_detection = false
 track_dependencies = false
@@ -290,9 +288,9 @@ track_dependencies = false
             )
         return results
 
-    def survivors(self) -> list[str]:
-        """The mutants that passed all tests, or that no test runs."""
-        return [name for name, result in self.results().items() if result in SURVIVED]
+    def doubtful(self) -> list[str]:
+        """The mutants that passed all tests, that no test runs, or that were ended by a time limit."""
+        return [name for name, result in self.results().items() if result in SURVIVED | ENDED]
 
     def score(self, chosen: list[str] | None) -> Score:
         """Count what became of these mutants, or of all; print survivors that nothing explains."""

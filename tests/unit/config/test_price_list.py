@@ -153,6 +153,13 @@ def test_a_seller_may_stand_before_a_colon(model: str, seller: str, name: str) -
     assert usd(model, model.partition(":")[0]) == at(seller, name)
 
 
+def test_an_answering_model_may_say_its_seller() -> None:
+    """The name that was asked is that of a deployment, which no list has."""
+    assert usd("deployment", answered="openai:gpt-4o") == at("openai", "gpt-4o")
+    assert usd("deployment", answered="openai/gpt-4o") == at("openai", "gpt-4o")
+    assert usd("deployment", answered="perplexity/sonar") is None
+
+
 def test_profiles_of_a_region_are_dearer_at_bedrock() -> None:
     """By 10 % for newer models of Claude (aws.amazon.com/bedrock/pricing)."""
     world, region = usd(f"global.{SONNET}", "aws.bedrock"), usd(f"eu.{SONNET}", "aws.bedrock")

@@ -137,6 +137,12 @@ PRELOADED = (
     "pytest_asyncio",
 )
 
+OPTIONS = [
+    "--hypothesis-profile=mutants",
+    "--hypothesis-seed=0",
+    *("-p", "no:cacheprovider"),
+    *("-W", "ignore::pytest.PytestAssertRewriteWarning"),
+]
 # A failure is enough: a smaller one is not looked for, which takes most of the time.
 CONFTEST = """from hypothesis import Phase, settings
 
@@ -207,6 +213,7 @@ class _Copy:
         self._name = name
         self._module = module
         self._folder = BUILD / name
+        self._alone: dict[str, int] = {}
 
     def refresh(self) -> None:
         """Copy the tree. The results of mutants whose function is as before are kept."""
@@ -227,20 +234,14 @@ class _Copy:
 
     def _settings(self) -> str:
         only = [f"src/genmeter/{file}" for file in self._module.files]
-        tests = [f"tests/{test}" for test in self._module.tests]
         # Generous, since the machine may have other work: a mutant may take half a minute and more.
         return f"""
 [tool.mutmut]
 source_paths = ["src"]
 also_copy = ["conftest.py", "docs"]
 only_mutate = {only!r}
-pytest_add_cli_args = [
-  "--hypothesis-profile=mutants",
-  "--hypothesis-seed=0",
-  "-p", "no:cacheprovider",
-  "-W", "ignore::pytest.PytestAssertRewriteWarning",
-]
-pytest_add_cli_args_test_selection = {tests!r}
+pytest_add_cli_args = {OPTIONS!r}
+pytest_add_cli_args_test_selection = {self._tests()!r}
 process_isolation = "forkserver"
 forkserver_warmup = "import"
 preload_modules_file = "preloaded.txt"
@@ -278,15 +279,33 @@ track_dependencies = false
                 (self._folder / "mutants" / "src" / "genmeter").glob(pattern + ".meta")
             ):
                 results |= json.loads(path.read_text(encoding="utf-8"))["exit_code_by_key"]
-        # Anything else is a fault of the set-up, which must not count as a killed mutant.
-        strange = [
-            name for name, code in results.items() if code not in {None} | KILLED | SURVIVED | ENDED
-        ]
-        if strange:
-            raise SystemExit(
-                f"the tests could not be run on {len(strange)} mutants, first {strange[0]}"
-            )
+        for name, code in results.items():
+            if code not in {None} | KILLED | SURVIVED | ENDED:
+                if name not in self._alone:
+                    self._alone[name] = self._tried_alone(name)
+                results[name] = self._alone[name]
         return results
+
+    def _tried_alone(self, mutant: str) -> int:
+        """Try a mutant of which mutmut cannot say what became of it.
+
+        Such a mutant breaks what a file of tests does as it is imported.
+        """
+        command = [sys.executable, "-m", "pytest", "-x", "-q", *OPTIONS, *self._tests()]
+        with tempfile.TemporaryDirectory(dir=BUILD) as temporary:
+            done = subprocess.run(
+                command,
+                cwd=self._folder / "mutants",
+                env=self._environment({"MUTANT_UNDER_TEST": mutant, "TMPDIR": temporary}),
+                check=False,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        # mutmut has seen these tests pass without a mutant: that they cannot be collected is its fault.
+        return min(abs(done.returncode), 1)
+
+    def _tests(self) -> list[str]:
+        return [f"tests/{test}" for test in self._module.tests]
 
     def doubtful(self) -> list[str]:
         """The mutants that passed all tests, that no test runs, or that were ended by a time limit."""

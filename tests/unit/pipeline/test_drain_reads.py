@@ -89,6 +89,17 @@ def test_read_times_out(bench: Bench) -> None:
     assert bench.read(timeout=PATIENCE) == 1
 
 
+def test_backlog_is_what_the_newest_read_found(bench: Bench) -> None:
+    """A reader sees whether the drain keeps up."""
+    assert bench.pipeline.backlog == 0
+    bench.append(5)
+    assert repr(bench.pipeline) == "<Pipeline with 5 pending events>"
+    bench.read()
+    assert bench.pipeline.backlog == 5
+    bench.read()
+    assert bench.pipeline.backlog == 0
+
+
 def test_infinite_timeout_is_valid(bench: Bench) -> None:
     """A timeout longer than a lock supports means without a limit."""
     bench.append()

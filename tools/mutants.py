@@ -5,10 +5,11 @@ Each is run against the tests of its module, in a copy of the tree under `build/
 passes them all survives: what it changes is tested by nothing, or does not matter.
 
     make mutants ARGS="--sample 60"       the same 60 mutants of each module, at any time
-    make mutants                          all mutants: hours
+    make mutants                          all mutants: hours; goes on where an earlier run ended
     make mutants ARGS="store --again"     those that survived or timed out once more
 
-The survivors are printed as diffs, except those that `tools/mutants.toml` explains.
+The survivors are printed as diffs, except those that `tools/mutants.toml` explains. One mutant is tried at a
+time. It may wait for half a minute, so that a machine with other work does not end it too early.
 """
 
 from __future__ import annotations
@@ -33,14 +34,8 @@ EXPLAINED = Path(__file__).with_suffix(".toml")
 # What mutmut notes of a mutant: the end of its tests' process.
 KILLED = {1, 3}  # a test failed, or pytest itself did
 SURVIVED = {0, 5, 33}  # all passed, or no test runs this function
-ENDED = {
-    -24,
-    -11,
-    -9,
-    24,
-    36,
-    152,
-}  # ended by its time limit; or by a signal, as of a stack that is full
+# Ended by its time limit, as a loop without end is; or by a signal, as when the stack is full.
+ENDED = {-24, -11, -9, 24, 36, 152}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -59,6 +59,32 @@ def test_thread_drains_in_slices(bench: Bench, monkeypatch: pytest.MonkeyPatch) 
     assert limits == [SLICE] * 10
 
 
+def test_each_kind_of_event_reaches_the_recorders(bench: Bench) -> None:
+    """With its own values and time."""
+    events: list[Any] = []
+    bench.spy(events.append)
+    raw: list[tuple[Any, ...]] = [
+        (Raw.GENERATION, 1.0, 0.5, True, {}, None, None, None, None),
+        (Raw.EVALUATION, 2.0, 0.5, True, "judge", {"s": 0.25}, {}, None, None, None),
+        (Raw.METRIC, 3.0, "m", 1.5, None),
+        (Raw.SAMPLE, 4.0, False, "why"),
+        (Raw.LOG, 5.0, "info", "text", {"key": 1}, None),
+    ]
+    for kind, *rest in raw:
+        bench.pipeline.inbox.append((kind, bench.session, *rest))
+    bench.read()
+    assert (bench.recorded, bench.rejected) == (5, {})
+    assert [type(event).__name__ for event in events] == [
+        *("Generation", "Evaluation", "Metric", "Sample", "Log")
+    ]
+    assert [event.time for event in events] == [1.0, 2.0, 3.0, 4.0, 5.0]
+    assert events[0].duration == 0.5
+    assert events[1].evaluator == "judge"
+    assert (events[2].name, events[2].value) == ("m", 1.5)
+    assert (events[3].accepted, events[3].reason) == (False, "why")
+    assert (events[4].level, events[4].message, events[4].data) == ("info", "text", {"key": 1})
+
+
 def test_inline_event_is_drained_in_its_own_call(bench: Bench) -> None:
     """With ``drain="inline"`` the caller drains, and no thread is started."""
     bench.record(3, inline=True)

@@ -423,15 +423,20 @@ def test_long_names_are_not_looked_up() -> None:
 
 
 def test_updated_lists_are_used() -> None:
-    """The package may fetch a newer list; the old prices are dropped."""
+    """The package may fetch a newer list: what it has is priced, and other prices are dropped."""
     table = PriceTable.from_genai_prices()
+    assert {"gpt-4o", "claude-sonnet-4-5"} <= {*table.models()}
     assert "gpt-4o" in table
+    bundled = data_snapshot.get_snapshot().providers
+    newer = [seller for seller in bundled if seller.id == "anthropic"]
     try:
-        data_snapshot.set_custom_snapshot(
-            data_snapshot.DataSnapshot(providers=[], from_auto_update=True)
-        )
-        assert "gpt-4o" not in table
-        assert table.models() == ()
+        for providers, is_listed in ((newer, True), ([], False), (newer, True)):
+            data_snapshot.set_custom_snapshot(
+                data_snapshot.DataSnapshot(providers=providers, from_auto_update=True)
+            )
+            assert "gpt-4o" not in table
+            assert ("claude-sonnet-4-5" in table) is is_listed
+            assert ("claude-sonnet-4-5" in table.models()) is is_listed
     finally:
         data_snapshot.set_custom_snapshot(None)
     assert "gpt-4o" in table

@@ -36,7 +36,7 @@ PACKAGE := .venv-package
 BOARDS := tools/dashboards
 NODE_MODULES := $(BOARDS)/node_modules/.installed
 
-.PHONY: help demo test lint format render pictures servers stack engines example site package audit vendors frameworks battery bench constraints clean
+.PHONY: help demo test lint format render pictures servers stack engines example site package audit vendors frameworks battery mutants bench constraints clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
@@ -111,6 +111,9 @@ frameworks: ## Run the tests with the newest frameworks and instrumentations
 battery: $(VENV)/.test ## Run long, random tests under faults: ten minutes, or hours with BATTERY=long
 	@BATTERY=$(BATTERY) BATTERY_SEED=$(BATTERY_SEED) $(BIN)/python -m pytest -m battery tests/battery $(ARGS)
 
+mutants: $(VENV)/.mutants ## Try mutants of the modules whose faults would be silent, against their tests
+	@$(BIN)/python tools/mutants.py $(ARGS)
+
 bench: $(VENV)/.test $(VENV)/.example ## Run the benchmarks, beside the peers too; ARGS=--write writes docs/performance.md
 	@$(MAKE) --no-print-directory VENV=$(PEERS) CONSTRAINTS= $(PEERS)/.peers
 	@$(MAKE) --no-print-directory VENV=$(PEERS_LITELLM) CONSTRAINTS= $(PEERS_LITELLM)/.peers-litellm
@@ -121,7 +124,7 @@ constraints: ## Resolve all dependencies into constraints.txt, in a temporary en
 	@rm -rf build/constraints
 	@mkdir -p build
 	@$(MAKE) --no-print-directory VENV=build/constraints CONSTRAINTS= \
-		$(addprefix build/constraints/,.installed .test .lint .site .example)
+		$(addprefix build/constraints/,.installed .test .lint .site .mutants .example)
 	@{ echo "# The exact versions that make and CI install, for Python 3.11 to 3.13."; \
 		echo "# Written by \`make constraints\` on Linux; do not edit by hand."; \
 		build/constraints/bin/python -m pip freeze --exclude-editable; } >build/constraints.txt
@@ -161,6 +164,11 @@ $(VENV)/.test: $(VENV)/.pip $(INPUTS)
 $(VENV)/.lint: $(VENV)/.pip $(INPUTS)
 	@echo "Installing the linters"
 	@$(PIP_INSTALL) --group lint
+	@touch $@
+
+$(VENV)/.mutants: $(VENV)/.pip $(INPUTS)
+	@echo "Installing what makes and judges mutants"
+	@$(PIP_INSTALL) --editable . --group mutants
 	@touch $@
 
 $(VENV)/.site: $(VENV)/.pip $(INPUTS)

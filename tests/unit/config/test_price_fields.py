@@ -305,6 +305,17 @@ def test_sums_have_the_fee_of_each_call() -> None:
     assert table.usd_of_sum(tokens, calls=0, model="m") == (1.0, False)
 
 
+def test_sums_have_the_standard_price() -> None:
+    """Nobody knows which of the calls were in a service tier or a batch."""
+    table = PriceTable({"m": {**BASE, "batch": 0.5, "service_tiers": {"flex": 0.25}}})
+    plain = PriceTable({"m": BASE})
+    tokens = TokenCounts(1_000, 1_000)
+    standard = plain.usd(Answer(tokens), model="m")
+    assert standard
+    assert table.usd_of_sum(tokens, calls=1, model="m") == (standard, True)
+    assert table.usd(Answer(tokens, is_batch=True), model="m") == pytest.approx(standard / 2)
+
+
 @pytest.mark.parametrize("tokens", [None, 7, TokenCounts("x"), TokenCounts(1, 1, input_by=7)])  # type: ignore[arg-type]
 def test_prices_of_anything_never_raise(tokens: Any) -> None:
     """Invalid tokens have no cost."""

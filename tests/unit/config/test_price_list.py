@@ -153,6 +153,13 @@ def test_a_seller_may_stand_before_a_colon(model: str, seller: str, name: str) -
     assert usd(model, model.partition(":")[0]) == at(seller, name)
 
 
+def test_an_answering_model_may_say_its_seller() -> None:
+    """The name that was asked is that of a deployment, which no list has."""
+    assert usd("deployment", answered="openai:gpt-4o") == at("openai", "gpt-4o")
+    assert usd("deployment", answered="openai/gpt-4o") == at("openai", "gpt-4o")
+    assert usd("deployment", answered="perplexity/sonar") is None
+
+
 def test_profiles_of_a_region_are_dearer_at_bedrock() -> None:
     """By 10 % for newer models of Claude (aws.amazon.com/bedrock/pricing)."""
     world, region = usd(f"global.{SONNET}", "aws.bedrock"), usd(f"eu.{SONNET}", "aws.bedrock")
@@ -416,15 +423,20 @@ def test_long_names_are_not_looked_up() -> None:
 
 
 def test_updated_lists_are_used() -> None:
-    """The package may fetch a newer list; the old prices are dropped."""
+    """The package may fetch a newer list: what it has is priced, and other prices are dropped."""
     table = PriceTable.from_genai_prices()
+    assert {"gpt-4o", "claude-sonnet-4-5"} <= {*table.models()}
     assert "gpt-4o" in table
+    bundled = data_snapshot.get_snapshot().providers
+    newer = [seller for seller in bundled if seller.id == "anthropic"]
     try:
-        data_snapshot.set_custom_snapshot(
-            data_snapshot.DataSnapshot(providers=[], from_auto_update=True)
-        )
-        assert "gpt-4o" not in table
-        assert table.models() == ()
+        for providers, is_listed in ((newer, True), ([], False), (newer, True)):
+            data_snapshot.set_custom_snapshot(
+                data_snapshot.DataSnapshot(providers=providers, from_auto_update=True)
+            )
+            assert "gpt-4o" not in table
+            assert ("claude-sonnet-4-5" in table) is is_listed
+            assert ("claude-sonnet-4-5" in table.models()) is is_listed
     finally:
         data_snapshot.set_custom_snapshot(None)
     assert "gpt-4o" in table

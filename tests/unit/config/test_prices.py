@@ -172,6 +172,63 @@ def test_invalid_entries_are_named(prices: Any, message: str) -> None:
         PriceTable(prices)
 
 
+def test_errors_say_what_is_accepted(tmp_path: Path) -> None:
+    """Whole messages: each can be followed without the documentation."""
+    dots = "(in TOML, put a name with dots in quotes)"
+    fields = (
+        "input, output, cached_input, cache_write, cache_write_1h, reasoning, input_audio, "
+        "cached_audio, output_audio, input_image, cached_image, output_image, input_video, "
+        "cached_video, output_video, search, request, tiers, service_tiers, batch"
+    )
+    wrong: list[tuple[Any, str]] = [
+        (
+            {"m": 3},
+            (
+                "prices: model 'm': a price must be input, output and optionally other fields of "
+                "genmeter.Price, or (input, output[, cached_input]), in USD per million tokens, or the "
+                f"name of the model whose price holds, got 3 {dots}"
+            ),
+        ),
+        (
+            {"m": {"input": 1, "output": 1, "x": 1}},
+            f"prices: model 'm': unknown field 'x'; use one of {fields} {dots}",
+        ),
+        (
+            {"m": {"input": 1, "outptu": 1}},
+            f"prices: model 'm': unknown field 'outptu'; did you mean 'output'? {dots}",
+        ),
+        (
+            {"m": {"input": 1, "output": 1, "tiers": [{"above": 5, "input": 1}]}},
+            (
+                "prices: model 'm': tiers[0] must be above, input, output and optionally other prices, "
+                "got {'above': 5, 'input': 1}"
+            ),
+        ),
+        (
+            {"m": "n", "n": "m"},
+            (
+                "prices: model 'm': the aliases 'm' -> 'n' -> 'm' form a cycle; let one of them name a "
+                "model with a price"
+            ),
+        ),
+        (
+            42,
+            (
+                "prices must be a PriceTable, a mapping from model to price, the path of a .json or "
+                '.toml file, "genai-prices", or a list of these, got 42'
+            ),
+        ),
+        (
+            str(tmp_path / "p.yaml"),
+            f"prices file {str(tmp_path / 'p.yaml')!r} must end in .json or .toml, got '.yaml'",
+        ),
+    ]
+    for prices, message in wrong:
+        with pytest.raises(ConfigError) as caught:
+            PriceTable.coerce(prices)
+        assert str(caught.value) == message
+
+
 JSON = '{"small": {"input": 1, "output": 4, "cached_input": 0.5}, "org/big": [10, 20]}'
 TOML = '"org/big" = [10.0, 20.0]\n[small]\ninput = 1\noutput = 4\ncached_input = 0.5\n'
 

@@ -42,6 +42,7 @@ class Clean:
 
     def __init__(self, defaults: CallDefaults | None = None, **limits: int) -> None:
         self.rejected: Counter[tuple[Reason, str]] = Counter()
+        self.dropped: list[tuple[str, str]] = []
         self.overflows: Counter[str] = Counter()
         self.notices: list[tuple[Reason | None, str]] = []
         self.defaults = defaults or CallDefaults(None, None, "chat")
@@ -49,7 +50,7 @@ class Clean:
         del most["combinations"]
         self.normaliser = Normaliser(
             most,
-            on_reject=lambda reason, name, _: self.rejected.update([(reason, name)]),
+            on_reject=self._reject,
             on_overflow=lambda limit: self.overflows.update([limit]),
             notice=lambda reason, key, *_: self.notices.append((reason, key)),
         )
@@ -66,6 +67,10 @@ class Clean:
         success = keywords.pop("success", True)
         given = (1.0, capture_bool(success), capture_label(evaluator), capture_scores(scores))
         return self.normaliser.evaluation(5.0, (*given, *self._plain(keywords)), self.defaults)
+
+    def _reject(self, reason: Reason, name: str, value: object) -> None:
+        self.rejected.update([(reason, name)])
+        self.dropped.append((name, str(value)))
 
     @staticmethod
     def _plain(keywords: dict[str, Any]) -> tuple[dict[str, Any], Any, str | None, None]:
@@ -92,9 +97,10 @@ def test_valid_call_keeps_every_field() -> None:
         provider="openai",
         operation="embeddings",
         modality="text",
+        response_model="m-2026",
         step="ask",
     )
-    assert event.call == ("embeddings", "openai", "m", "ask", "text", None)
+    assert event.call == ("embeddings", "openai", "m", "ask", "text", "m-2026")
     assert (event.time, event.duration, event.success, event.turns) == (5.0, 2.5, False, 3)
     assert (event.input_tokens, event.output_tokens, event.total_tokens) == (10, 5, 20)
     assert event[8:11] == (4, 1, 2)
@@ -270,6 +276,47 @@ def test_success_without_a_truth_value_is_a_failure(value: Any) -> None:
     clean = Clean()
     assert clean.generation(1.0, value).success is False
     assert clean.rejected == {(Reason.NOT_A_BOOLEAN, "success"): 1}
+
+
+def test_dropped_value_is_named_with_its_argument() -> None:
+    """The log has what a reader needs to find the faulty call."""
+    clean = Clean()
+    clean.generation(
+        -1.0,
+        np.array([1, 2]),
+        prompt_token_count="many",
+        completion_token_count=-2,
+        total_token_count=math.nan,
+        reasoning_token_count=-3,
+        retries=-4,
+        conversation_length=-5,
+        cost="free",
+        metadata=["no", "mapping"],
+    )
+    clean.evaluation([0.5], success=np.array([3, 4]))
+    clean.evaluation({"": 1.0, "s": "high"})
+    clean.normaliser.metric(5.0, ("", 1.0, None))
+    clean.normaliser.metric(5.0, ("m", "low", None))
+    clean.normaliser.sample(5.0, (capture_bool(np.array([5, 6])), None))
+    assert sorted(clean.dropped) == [
+        ("accepted", "[5 6]"),
+        ("completion_token_count", "-2"),
+        ("conversation_length", "-5"),
+        ("cost", "free"),
+        ("duration", "-1.0"),
+        ("m", "low"),
+        ("metadata", "['no', 'mapping']"),
+        ("metric_name", ""),
+        ("prompt_token_count", "many"),
+        ("reasoning_token_count", "-3"),
+        ("retries", "-4"),
+        ("scores", ""),
+        ("scores", "[0.5]"),
+        ("scores['s']", "high"),
+        ("success", "[1 2]"),
+        ("success", "[3 4]"),
+        ("total_token_count", "nan"),
+    ]
 
 
 def test_step_is_the_keyword_or_the_operation_in_metadata() -> None:
@@ -674,6 +721,27 @@ def test_modalities_that_exceed_the_count_are_dropped() -> None:
         details=CallDetails((answer,)), prompt_token_count=5, completion_token_count=5
     )
     assert event.by_modality == ByModality(output=(("text", 5),))
+
+
+def test_modalities_of_several_answers_are_summed() -> None:
+    """Input, output and what a cache had, each by itself."""
+    counts = TokenCounts(
+        5,
+        4,
+        cache_read=3,
+        input_by=(("audio", 2), ("image", 1)),
+        output_by=(("audio", 4),),
+        cache_read_by=(("image", 3),),
+    )
+    event = Clean().generation(
+        details=CallDetails((Answer(counts), Answer(counts))),
+        prompt_token_count=10,
+        completion_token_count=8,
+        cache_read_token_count=6,
+    )
+    assert event.by_modality == ByModality(
+        input=(("audio", 4), ("image", 2)), output=(("audio", 8),), cache_read=(("image", 6),)
+    )
 
 
 @pytest.mark.parametrize(

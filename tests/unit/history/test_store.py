@@ -105,6 +105,8 @@ def test_window_sums_its_calls_by_model() -> None:
         "b": (100, 200, 300, 7, 6, 5, 1),
     }
     assert usage(made, 9.0) == {}
+    assert usage(made)["a"] == (11, 22, 33, 0, 0, 0, 2)
+    assert usage(made)["b"] == (100, 200, 300, 7, 6, 5, 1)
 
 
 def test_empty_history_has_no_tokens() -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import random
 import tracemalloc
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -87,6 +88,20 @@ def test_scores_are_grouped_by_name_and_evaluator() -> None:
         ("x", "one"): GroupSum(2, 1.25, 0.5, 0.75),
         ("x", "two"): GroupSum(1, 0.25, 0.25, 0.25),
         ("y", "one"): GroupSum(1, 1.0, 1.0, 1.0),
+    }
+
+
+def test_groups_of_many_rows_in_any_order_are_whole() -> None:
+    """Each pair of labels is one group, however many rows of others are between its rows."""
+    order = random.Random(1)  # noqa: S311 - repeatable
+    pairs = [(f"s{order.randrange(9)}", f"judge {order.randrange(9)}") for _ in range(1_000)]
+    made = history(
+        evaluation(evaluator=evaluator, scores=(Score(name, 1.0),)) for name, evaluator in pairs
+    )
+    rows = HistoryQuery("scores", ("on_scale",), "share")
+    assert counts(made, rows, cat.SCORE_NAME, cat.EVALUATOR) == Counter(pairs)
+    assert counts(made, rows, cat.EVALUATOR) == {
+        (name,): count for name, count in Counter(each for _, each in pairs).items()
     }
 
 

@@ -363,6 +363,63 @@ def test_an_error_of_the_decision_leaves_nothing(store: Store) -> None:
     assert held(store) == (10, 0.5)
 
 
+def test_an_amount_is_that_of_all_processes_but_one(store: Store) -> None:
+    """Used and reserved; models without a price are named if they are needed."""
+    one, other = store.add_process(1, 17), store.add_process(2, 18)
+    free, priced = rest(0, 0, 0, 0, 0, 0, 1), rest(0, 0, 0, 0, 0, 1, 0, 1)
+    store.reserve(one, [Totals("free", 5, 0.0, free)], [], lambda _: [(1, 10, 0.5), (2, 20, 0.25)])
+    store.reserve(other, [Totals("m", 7, 0.125, priced)], [], lambda _: [(3, 40, 2.0)])
+    assert store.amounts(without=one, unpriced=True) == (7, 0.125, 40, 2.0, ())
+    assert store.amounts(without=other, unpriced=True) == (5, 0.0, 30, 0.75, ("free",))
+    assert store.amounts(without=other) == (5, 0.0, 30, 0.75, ())
+    assert store.usage(without=one) == [Totals("m", 7, 0.125, priced)]
+    seen: list[JobAmounts] = []
+
+    def decide(amounts: JobAmounts) -> list[tuple[int, int, float]]:
+        seen.append(amounts)
+        return []
+
+    store.reserve(one, [], [1], decide)
+    store.reserve(one, [Totals("m", 1, 0.5, free)], [2], decide, unpriced=True)
+    assert seen == [
+        (12, 0.125, 60, 2.25, ()),
+        (13, 0.625, 40, 2.0, ("free", "m")),
+    ]
+
+
+def test_a_removed_store_leaves_no_file(store: Store, path: Path) -> None:
+    """Not even while another process has it open; its size is that of all its files."""
+    assert store.exists
+    other = Store(path)
+    other.add_process(1, 17)
+    beside = [each for each in path.parent.iterdir() if each != path]
+    assert beside
+    log = path.with_name("job.sqlite-wal").stat().st_size
+    assert store.file_size() == path.stat().st_size + log > path.stat().st_size
+    store.remove()
+    assert not store.exists
+    assert store.file_size() == 0
+    assert list(path.parent.iterdir()) == []
+    other.close()
+
+
+def test_a_huge_reservation_fits_into_the_store(store: Store) -> None:
+    """A limit that is not one, of 2**70 tokens, does not end the job's budget."""
+    process = store.add_process(1, 17)
+    store.reserve(process, [], [], lambda _: [(1, 2**70, 0.0), (2, 4, 0.0)])
+    assert held(store) == (2**53 + 4, 0)
+
+
+def test_refusals_are_counted_with_the_first_reason(store: Store) -> None:
+    """Until they are forgotten."""
+    assert store.refusals() == (0, None)
+    store.add_refusals(2, "the first")
+    store.add_refusals(3, "another")
+    assert store.refusals() == (5, "the first")
+    store.forget_refusals()
+    assert store.refusals() == (0, None)
+
+
 # --- the start -----------------------------------------------------------------------------------
 
 
@@ -411,6 +468,35 @@ def test_a_damaged_store_is_begun_anew(path: Path, damage: str, keep: bool) -> N
     assert bool(lost) is keep
     assert cells(again) == []
     assert again.add_process(1, 17) == 1
+    again.close()
+
+
+def test_totals_that_cannot_be_used_are_kept_aside(path: Path) -> None:
+    """The reason is returned, and whoever needs them finds the file under another name."""
+    first = Store(path)
+    first.create({}, keep=False)
+    first.close()
+    db = sqlite3.connect(path)
+    db.execute(f"PRAGMA user_version={VERSION + 1}")
+    db.close()
+    before = path.read_bytes()
+    another = (
+        f"the store of the job at {str(path)!r} is of another version of genmeter ({VERSION + 1}, "
+        f"not {VERSION}); give all processes of a job the same version"
+    )
+    again = Store(path)
+    with pytest.raises(StoreError) as caught:
+        again.check_version()
+    assert str(caught.value) == another
+    assert again.create({}, keep=True) == another
+    again.check_version()
+    assert path.with_name("job.sqlite.unreadable").read_bytes() == before
+    again.close()
+    db = sqlite3.connect(path)
+    db.executescript("DROP TABLE cell")
+    db.close()
+    assert again.create({}, keep=True) == f"{str(path)!r} is damaged"
+    assert again.create({}, keep=True) is None
     again.close()
 
 

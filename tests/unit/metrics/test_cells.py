@@ -9,6 +9,7 @@ import pytest
 from _meters import span
 
 from genmeter.metrics._cells import (
+    MAX_FLOAT,
     MAX_INT,
     START_MARGIN_NS,
     GaugeCell,
@@ -64,11 +65,17 @@ def test_sum_rejects_amounts_that_leave_the_range(before: float, amount: float) 
     assert cell.exemplar is None
 
 
-def test_sum_reaches_the_end_of_its_range() -> None:
-    """The largest integer of OTLP is a valid sum."""
-    cell = SumCell({}, 1)
-    assert cell.add(MAX_INT)
-    assert cell.value == MAX_INT
+@pytest.mark.parametrize("end", [MAX_INT, -MAX_INT, MAX_FLOAT, -MAX_FLOAT], ids=str)
+def test_ends_of_the_ranges_are_valid(end: float) -> None:
+    """The largest integer of OTLP, and the largest float that is a finite sum on every page."""
+    total, gauge = SumCell({}, 1), GaugeCell({}, 1)
+    assert total.add(end)
+    assert total.value == end
+    assert gauge.set(end)
+    assert gauge.value == end
+    histogram = HistogramCell({}, 1, BOUNDS)
+    assert histogram.record(end, 1.0, None)
+    assert histogram.sum == end
 
 
 def test_value_equal_to_a_bound_is_in_its_bucket() -> None:
@@ -133,10 +140,26 @@ def test_sums_and_gauges_keep_the_last_sampled_exemplar() -> None:
 
 
 def test_exemplars_can_be_turned_off() -> None:
-    """The point has none."""
-    total = SumCell({}, 1)
+    """No point has any then."""
+    total, gauge, histogram = SumCell({}, 1), GaugeCell({}, 1), HistogramCell({}, 1, BOUNDS)
     total.add(1, 1.0, span(1))
-    assert total.point(2, exemplars=False).exemplars == []
+    gauge.set(1, 1.0, span(1))
+    histogram.record(1, 1.0, span(1))
+    for cell in (total, gauge, histogram):
+        assert len(read_exemplars(cell)) == 1
+        point = cell.point(2, exemplars=False)
+        assert point is not None
+        assert point.exemplars == []
+
+
+def test_exemplar_leads_to_its_trace() -> None:
+    """It has the ids of the span, and no attributes, as the SDK's without filtered ones."""
+    total = SumCell({}, 1)
+    total.add(1, 1.5, span(7))
+    (exemplar,) = total.point(2, exemplars=True).exemplars
+    assert (exemplar.trace_id, exemplar.span_id) == (span(7).trace_id, span(7).span_id)
+    assert exemplar.filtered_attributes == {}
+    assert exemplar.time_unix_nano == 1_500_000_000
 
 
 @pytest.mark.parametrize("value", [math.inf, math.nan, 2**63, -(2**63) - 1])

@@ -75,15 +75,29 @@ def test_nested_read_returns_at_once(bench: Bench) -> None:
 
 def test_read_times_out(bench: Bench) -> None:
     """A read on any thread raises TimeoutError if the owner is busy for too long."""
-    with Holder(bench.pipeline), pytest.raises(TimeoutError, match=r"was not free within 0\.01 s"):
+    with (
+        Holder(bench.pipeline),
+        pytest.raises(TimeoutError, match=r"^the drain's lock was not free within 0\.01 s$"),
+    ):
         bench.read(timeout=0.01)
     bench.run_thread()
     with Holder(bench.pipeline):
         for caller in (lambda function: function(), in_thread):
-            with pytest.raises(TimeoutError, match=r"did not answer within 0\.01 s"):
+            with pytest.raises(TimeoutError, match=r"^the pipeline did not answer within 0\.01 s$"):
                 caller(lambda: bench.read(timeout=0.01))
     bench.append()
     assert bench.read(timeout=PATIENCE) == 1
+
+
+def test_backlog_is_what_the_newest_read_found(bench: Bench) -> None:
+    """A reader sees whether the drain keeps up."""
+    assert bench.pipeline.backlog == 0
+    bench.append(5)
+    assert repr(bench.pipeline) == "<Pipeline with 5 pending events>"
+    bench.read()
+    assert bench.pipeline.backlog == 5
+    bench.read()
+    assert bench.pipeline.backlog == 0
 
 
 def test_infinite_timeout_is_valid(bench: Bench) -> None:
@@ -324,7 +338,9 @@ def test_request_begun_by_a_frozen_thread_times_out(
         gate.wait(PATIENCE)
 
     try:
-        with pytest.raises(TimeoutError, match="the interpreter ends"):
+        with pytest.raises(
+            TimeoutError, match=r"^the interpreter ends, and its threads are frozen$"
+        ):
             bench.pipeline.run(freeze)
         assert begun.is_set()
     finally:

@@ -28,7 +28,10 @@ def test_reads_drain_if_no_thread_can_be_started(
     assert bench.read() == 5
     bench.pipeline.deferred_log.flush()
     (record,) = caplog.records
-    assert "thread cannot be started (can't start new thread)" in record.getMessage()
+    assert record.levelname == "WARNING"
+    assert record.getMessage() == (
+        "the pipeline's thread cannot be started (can't start new thread); the job's own calls drain"
+    )
 
 
 def test_failed_start_is_repeated_at_the_next_event(
@@ -119,7 +122,8 @@ def test_failing_start_does_not_stop_the_job(
     bench.record(3, inline=True)
     assert bench.recorded == 3
     (record,) = caplog.records
-    assert "telemetry could not be started" in record.getMessage()
+    assert record.levelname == "ERROR"
+    assert record.getMessage() == ("telemetry could not be started; the job goes on without it")
     assert record.exc_info
 
 
@@ -252,6 +256,31 @@ def test_fork_does_not_wait_forever_for_the_lock(bench: Bench) -> None:
         with pytest.raises(TimeoutError):
             bench.read(timeout=0.01)
     assert bench.read() == 0
+
+
+def test_stopped_pipeline_starts_no_thread_again(bench: Bench) -> None:
+    """What was recorded before is drained by the thread, what comes later by the reads."""
+    bench.run_thread()
+    thread = bench.pipeline._thread
+    assert thread is not None
+    bench.append(5)
+    bench.pipeline.stop(PATIENCE)
+    assert not thread.is_alive()
+    assert (bench.recorded, bench.pipeline.is_running) == (5, False)
+    bench.record()
+    assert not bench.pipeline.is_running
+    assert bench.read(timeout=PATIENCE) == 6
+
+
+def test_pipeline_is_settled_once_its_turn_has_ended(bench: Bench) -> None:
+    """Not while events are pending, nor while the owner works on the last."""
+    assert bench.pipeline.is_settled
+    bench.append()
+    assert not bench.pipeline.is_settled
+    bench.read()
+    assert bench.pipeline.is_settled
+    with Holder(bench.pipeline):
+        assert not bench.pipeline.is_settled
 
 
 def test_child_starts_empty(bench: Bench) -> None:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import importlib
 import inspect
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import genmeter
-from genmeter import testing
+from genmeter import hooks, testing
 from genmeter.history.token_report import ModelTokenUsage, TokenUsageReport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from genmeter.testing import IsolatedMonitor
@@ -87,6 +86,7 @@ class Case:
         extra: Names of ``**kwargs`` to try.
         raises: Errors that it documents, besides those of genmeter, for values of the right type.
         unnamed: Parameters whose errors have another name, with that name.
+        may_reject: Whether what it cannot read is counted as an internal error.
         is_slow: Whether a call takes so long that few values are tried.
     """
 
@@ -96,6 +96,7 @@ class Case:
     raises: tuple[type[BaseException], ...] = ()
     unnamed: dict[str, str] = field(default_factory=dict)
     is_slow: bool = False
+    may_reject: bool = False
 
     def parameters(self, function: Callable[..., Any]) -> list[tuple[str, str]]:
         """Return the parameters to try, by kind: ``named``, ``positional`` or ``extra``."""
@@ -277,13 +278,17 @@ RECORDING: dict[str, Case] = {
     "Recording.log_error": Case(_monitor("log_error"), lambda _: {"message": "m"}, ("data", "x")),
     "Recording.generation": Case(_generation),
     "Recording.record_call": Case(
-        lambda place: lambda duration, success, keywords: place.monitor.record_call(
-            duration, success, {"model_name": keywords, "metadata": keywords}, None
+        lambda place: (
+            lambda duration, success, keywords: place.monitor.record_call(
+                duration, success, {"model_name": keywords, "metadata": keywords}, None
+            )
         ),
         lambda _: {"duration": 0.1, "success": True, "keywords": "other"},
     ),
     "Recording.reject": Case(
-        lambda place: lambda value: place.monitor.reject("a value", value), lambda _: {"value": 1}
+        lambda place: lambda value: place.monitor.reject("a value", value),
+        lambda _: {"value": 1},
+        may_reject=True,
     ),
     "Recording.misuse": Case(
         lambda place: lambda message: place.monitor.misuse("a key", str(type(message))),
@@ -303,13 +308,15 @@ RECORDING: dict[str, Case] = {
     "GenerationHandle.model": Case(_setter(genmeter.GenerationHandle, "model")),
     "GenerationHandle.finish_reason": Case(_setter(genmeter.GenerationHandle, "finish_reason")),
     "GenAISpanProcessor.on_start": Case(
-        _processor("GenAISpanProcessor", "on_start"), lambda _: {"span": None}
+        _processor("GenAISpanProcessor", "on_start"), lambda _: {"span": None}, may_reject=True
     ),
     "GenAISpanProcessor.on_end": Case(
-        _processor("GenAISpanProcessor", "on_end"), lambda _: {"span": None}
+        _processor("GenAISpanProcessor", "on_end"), lambda _: {"span": None}, may_reject=True
     ),
     "GenAILogProcessor.on_emit": Case(
-        _processor("GenAILogProcessor", "on_emit"), lambda _: {"log_record": None}
+        _processor("GenAILogProcessor", "on_emit"),
+        lambda _: {"log_record": None},
+        may_reject=True,
     ),
     "GenerationMonitor.visualize_metrics": Case(
         lambda place: lambda save_dir, figsize: place.monitor.visualize_metrics(save_dir, figsize),
@@ -328,11 +335,6 @@ RECORDING: dict[str, Case] = {
     ),
 }
 """What a job calls to record: it never raises, whatever it is given."""
-
-
-def _alertmanager(place: Place) -> genmeter.AlertmanagerHandler:
-    del place
-    return genmeter.AlertmanagerHandler("http://127.0.0.1:1")
 
 
 def _report(place: Place) -> TokenUsageReport:
@@ -412,8 +414,8 @@ CHECKED: dict[str, Case] = {
         unnamed={"path": ""},
     ),
     "AlertSettings.with_thresholds": Case(
-        lambda _: lambda value: genmeter.AlertSettings().with_thresholds(
-            {"alert_max_error_rate": value}
+        lambda _: (
+            lambda value: genmeter.AlertSettings().with_thresholds({"alert_max_error_rate": value})
         ),
         lambda _: {"value": 0.1},
         unnamed={"value": ""},
@@ -434,22 +436,32 @@ CHECKED: dict[str, Case] = {
     "GenerationMonitor.to_frame": Case(_monitor("to_frame")),
     "GenerationMonitor.export_metrics": Case(_monitor("export_metrics"), _export),
     "GenerationMonitor.plot_metric": Case(
-        _monitor("plot_metric"), lambda _: {"metric_name": "generation_time", "figsize": (2, 2)},
+        _monitor("plot_metric"),
+        lambda _: {"metric_name": "generation_time", "figsize": (2, 2)},
         is_slow=True,
     ),
     "GenerationMonitor.flush": Case(_monitor("flush"), raises=_TIMES),
     "GenerationMonitor.push": Case(_monitor("push"), unnamed={"timeout": ""}),
     "GenerationMonitor.wsgi_app": Case(_monitor("wsgi_app")),
     "GenerationMonitor.asgi_app": Case(_monitor("asgi_app")),
-    "GenerationMonitor.watch": Case(_monitor("watch"), lambda _: {"client": None}),
+    "GenerationMonitor.watch": Case(
+        _monitor("watch"),
+        lambda _: {"client": None},
+        # The client is wrong, too.
+        unnamed=dict.fromkeys(("step", "provider", "include_usage"), "client"),
+    ),
     "GenerationMonitor.unwatch": Case(_monitor("unwatch"), lambda _: {"client": None}),
     "process_token_usage": Case(lambda _: genmeter.process_token_usage),
     "read_export": Case(lambda _: genmeter.read_export, lambda p: {"path": p.folder / "none.json"}),
-    "read_usage": Case(lambda _: genmeter.read_usage),
+    "read_usage": Case(lambda _: genmeter.read_usage, unnamed={"sources": "ource"}),
     "TokenUsageReport.cost": Case(lambda p: _report(p).cost),
-    "TokenUsageReport.log_to": Case(lambda p: _report(p).log_to, lambda _: {"tracker": None}),
+    "TokenUsageReport.log_to": Case(
+        lambda p: _report(p).log_to, lambda _: {"tracker": None}, unnamed={"prefix": "must be"}
+    ),
     "UsageReport.log_to": Case(
-        lambda p: _usage_report(p).log_to, lambda _: {"tracker": None}
+        lambda p: _usage_report(p).log_to,
+        lambda _: {"tracker": None},
+        unnamed={"prefix": "must be"},
     ),
     "PriceTable.cost": Case(
         lambda _: genmeter.PriceTable({}).cost,
@@ -459,7 +471,9 @@ CHECKED: dict[str, Case] = {
     # --- what is set ---
     **{
         f"GenerationMonitor.{name}": Case(
-            _setter(genmeter.GenerationMonitor, name), lambda _: {"value": []}, unnamed={"value": name}
+            _setter(genmeter.GenerationMonitor, name),
+            lambda _: {"value": []},
+            unnamed={"value": name},
         )
         for name in ("metric_handlers", "log_handlers", "alert_handlers")
     },
@@ -469,23 +483,24 @@ CHECKED: dict[str, Case] = {
         unnamed={"value": "shutdown_timeout"},
     ),
     # --- processors and receivers ---
-    "GenAISpanProcessor.force_flush": Case(_processor("GenAISpanProcessor", "force_flush")),
-    "GenAILogProcessor.force_flush": Case(_processor("GenAILogProcessor", "force_flush")),
-    "AlertmanagerHandler.__call__": Case(lambda p: _alertmanager(p), lambda _: {"alert": None}),
-    "AlertmanagerHandler.flush": Case(lambda p: _alertmanager(p).flush, lambda _: {"timeout": 0}),
-    "AlertmanagerHandler.refresh": Case(
-        lambda p: _alertmanager(p).refresh, lambda _: {"alerts": [], "interval": 60.0}
+    "GenAISpanProcessor.force_flush": Case(
+        _processor("GenAISpanProcessor", "force_flush"), may_reject=True
+    ),
+    "GenAILogProcessor.force_flush": Case(
+        _processor("GenAILogProcessor", "force_flush"), may_reject=True
     ),
     # --- helpers and hooks ---
     "IsolatedMonitor.page": Case(lambda p: p.monitor.page),
     "assert_exposition": Case(
         lambda _: testing.assert_exposition,
         lambda _: {"page": "", "expected": ""},
-        raises=(AssertionError,),
+        raises=(AssertionError, ValueError),
     ),
     "redirected": Case(lambda _: _context(testing.redirected), lambda p: {"monitor": p.monitor}),
     "hooks.on_aside": Case(
-        lambda _: genmeter.hooks.on_aside, lambda _: {"name": "dspy", "function": print}
+        lambda _: hooks.on_aside,
+        lambda _: {"name": "dspy", "function": print},
+        unnamed={"function": "must be"},
     ),
     "MonitorConfig.from_env": Case(
         lambda _: genmeter.MonitorConfig.from_env,
@@ -493,10 +508,12 @@ CHECKED: dict[str, Case] = {
         ("models", "expected_samples"),
     ),
     "PriceTable.coerce": Case(
-        lambda _: genmeter.PriceTable.coerce, lambda _: {"prices": None}
+        lambda _: genmeter.PriceTable.coerce, lambda _: {"value": None}, unnamed={"value": ""}
     ),
     "PriceTable.from_file": Case(
-        lambda _: genmeter.PriceTable.from_file, lambda p: {"path": p.folder / "none.toml"}
+        lambda _: genmeter.PriceTable.from_file,
+        lambda p: {"path": p.folder / "none.toml"},
+        unnamed={"path": "prices"},
     ),
     "IsolatedMonitor.series": Case(
         lambda p: p.monitor.series, lambda _: {"name": "genmeter_tokens_total"}
@@ -505,12 +522,13 @@ CHECKED: dict[str, Case] = {
         lambda p: p.monitor.value, lambda _: {"name": "genmeter_tokens_total"}
     ),
     "isolated_monitor": Case(lambda _: _context(testing.isolated_monitor)),
-    "hooks.install": Case(lambda _: genmeter.hooks.install, lambda _: {"names": ("dspy",)}),
-    "hooks.uninstall": Case(lambda _: genmeter.hooks.uninstall, lambda _: {"names": ("dspy",)}),
+    "hooks.install": Case(lambda _: hooks.install, lambda _: {"names": ("dspy",)}),
+    "hooks.uninstall": Case(lambda _: hooks.uninstall, lambda _: {"names": ("dspy",)}),
     "patch.install": Case(lambda _: _patched, lambda _: {}),
     "notebook.top": Case(
         lambda _: importlib.import_module("genmeter.notebook").top,
         lambda _: {"sources": ("http://127.0.0.1:1/metrics",)},
+        unnamed={"sources": "must be"},
     ),
 }
 """What checks its arguments: a wrong one is an error of genmeter that names it."""
@@ -538,7 +556,13 @@ PLAIN: dict[str, str] = {
             *("AlertOverride.apply", "TokenUsageReport.merge", "PriceTable.usd"),
             *("PriceTable.usd_of_sum", "_FileHandler.append_lines"),
             *("FileLogHandler.handle_logs", "FileMetricHandler.handle_metrics"),
-            *("Reservation.__exit__", "Reservation.__aexit__", "TopView.live"),
+            *("AlertmanagerHandler.__call__", "AlertmanagerHandler.flush"),
+            *(
+                "AlertmanagerHandler.refresh",
+                "Reservation.__exit__",
+                "Reservation.__aexit__",
+                "TopView.live",
+            ),
         ),
         "called by genmeter, with what it made",
     ),

@@ -13,7 +13,6 @@ from _two_readers import check_outputs, two_readers
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from _waiting import eventually
 from genmeter import CustomMetric, GenmeterError, MonitorConfig
 
 if TYPE_CHECKING:
@@ -51,8 +50,12 @@ class Watched:
         self.place.monitor.track_generation(0.5, True, **GOOD)
         self._good += 1
 
-    def check(self) -> None:
-        """Fail unless the good calls are exact in the report and on the page."""
+    def check(self, *, may_reject: bool = False) -> None:
+        """Fail unless the good calls are exact in the report and on the page.
+
+        Args:
+            may_reject: Whether there may be what is counted as an internal error.
+        """
         self.good()
         report = self.place.monitor.get_total_token_usage()
         (good,) = [each for each in report.by_model if each.model_name == "good"]
@@ -74,7 +77,7 @@ class Watched:
             for (found, pairs), value in samples.items()
             if found == "genmeter_monitor_events_total" and ("genmeter_reason", "internal") in pairs
         )
-        assert internal == 0
+        assert may_reject or internal == 0
 
 
 @contextmanager
@@ -82,15 +85,6 @@ def watched(folder: Path) -> Iterator[Watched]:
     """Return a monitor of the test's own."""
     with two_readers(MonitorConfig(custom_metrics=(CustomMetric(name="app.m"),))) as read:
         yield Watched(Place(read.monitor, folder), read)
-
-
-def arguments(case: Case, place: Place, name: str, kind: str, value: Any) -> Any:
-    """Return the arguments with a value as one of them."""
-    keywords = case.good(place)
-    if kind == "positional":
-        keywords.pop(name, None)
-        return (value,), keywords
-    return (), {**keywords, name: value}
 
 
 def call(case: Case, place: Place, function: Callable[..., Any], changed: dict[str, Any]) -> None:
@@ -127,7 +121,7 @@ def test_recording_never_raises(name: str, tmp_path: Path, battery: Battery) -> 
             for shown in chosen(battery, short=8 if case.is_slow else 60):
                 call(case, made.place, function, {parameter: VALUES[shown]()})
                 made.good()
-        made.check()
+        made.check(may_reject=case.may_reject)
 
 
 def chosen(battery: Battery, *, short: int) -> list[str]:
@@ -150,14 +144,20 @@ def test_recording_never_raises_with_random_values(tmp_path: Path, battery: Batt
     @given(st.data())
     def run(data: st.DataObject) -> None:
         with watched(tmp_path) as made:
+            may_reject = False
             for _ in range(data.draw(st.integers(1, 12))):
                 case = RECORDING[data.draw(st.sampled_from(names))]
                 function = case.make(made.place)
                 parameters = [parameter for parameter, _ in case.parameters(function)]
-                some = data.draw(st.lists(st.sampled_from(parameters), unique=True)) if parameters else []
+                some = (
+                    data.draw(st.lists(st.sampled_from(parameters), unique=True))
+                    if parameters
+                    else []
+                )
                 call(case, made.place, function, {each: data.draw(odd_values()) for each in some})
+                may_reject = may_reject or case.may_reject
                 made.good()
-            made.check()
+            made.check(may_reject=may_reject)
 
     run()
 
@@ -182,7 +182,7 @@ def test_checks_name_what_is_wrong(name: str, tmp_path: Path, battery: Battery) 
                 except BaseException as error:
                     raise AssertionError(where) from error
                 made.good()
-        made.check()
+        made.check(may_reject=case.may_reject)
 
 
 @pytest.mark.parametrize("end", ends)
@@ -203,7 +203,7 @@ def test_an_interrupt_passes_through(name: str, end: str, tmp_path: Path) -> Non
                 call(case, made.place, function, {parameter: calling(interrupt)})
             except BaseException as error:
                 assert type(error) is raised, parameter
-        made.check()
+        made.check(may_reject=case.may_reject)
 
 
 @pytest.mark.parametrize("name", [*RECORDING, *CHECKED])
@@ -241,4 +241,4 @@ def test_no_lock_is_held_while_a_value_is_asked(name: str, tmp_path: Path) -> No
                 except (GenmeterError, *case.raises):
                     pass
         assert not stuck
-        made.check()
+        made.check(may_reject=case.may_reject)

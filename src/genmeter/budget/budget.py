@@ -196,8 +196,7 @@ class Budget:
             UnpricedModelError: As :meth:`has_room`.
             BudgetUnavailableError: As :meth:`has_room`.
         """
-        _TOKENS("tokens", tokens)
-        _USD("usd", usd)
+        tokens, usd = _TOKENS("tokens", tokens), _USD("usd", usd)
         limit = self._owned.terms.limit
         for name, value, most in (("tokens", tokens, limit.tokens), ("usd", usd, limit.usd)):
             if value is None and most is not None:
@@ -205,7 +204,7 @@ class Budget:
                     f"{name} must be set, since the budget limits it, got None; pass the most that "
                     "the block can use"
                 )
-        _WAIT("timeout", timeout)
+        timeout = _WAIT("timeout", timeout)
         return Reservation(self._owned, tokens or 0, usd or 0.0, timeout)
 
 

@@ -17,16 +17,19 @@ from genmeter.config.checks import (
     BOOLEAN,
     FINITE,
     NAME,
+    PATH,
     TEXT,
     Check,
     count,
     instance_of,
+    is_a,
     number,
     one_of,
     optional,
     tuple_of,
 )
 from genmeter.errors import ConfigError
+from genmeter.events.values import safe_repr, shown
 from genmeter.schema.alerts import ALERT_RULES
 from genmeter.schema.metrics import INSTRUMENTS
 from genmeter.schema.query import INSTANCE, JOB, Ratio, Selector, duration
@@ -274,16 +277,17 @@ class AlertSettings(Declared):
         Raises:
             ConfigError: It cannot be read, or has an invalid value.
         """
+        path = os.fspath(PATH("path", path))
         try:
             table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ConfigError(
-                f"the alerts' file {str(path)!r} cannot be read: {error}; correct the file or its path"
+                f"the alerts' file {safe_repr(path)} cannot be read: {shown(error)}; correct the file or its path"
             ) from error
         try:
             return cls._from_table(table)
         except ConfigError as error:
-            raise ConfigError(f"the alerts' file {str(path)!r}: {error}") from error
+            raise ConfigError(f"the alerts' file {safe_repr(path)}: {error}") from error
 
     @classmethod
     def _from_table(cls, table: dict[str, Any]) -> Self:
@@ -306,11 +310,13 @@ class AlertSettings(Declared):
         """
         if value is None:
             return AlertSettings()
-        if isinstance(value, AlertSettings):
+        if is_a(value, AlertSettings):
             return value
-        if isinstance(value, str | os.PathLike):
+        if is_a(value, str, os.PathLike):
             return cls.from_file(value)
-        raise ConfigError(f"alerts must be AlertSettings(...) or a TOML file's path, got {value!r}")
+        raise ConfigError(
+            f"alerts must be AlertSettings(...) or a TOML file's path, got {safe_repr(value)}"
+        )
 
 
 def seconds(text: object) -> float:

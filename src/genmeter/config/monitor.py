@@ -234,6 +234,7 @@ _NAME_PATTERN = re.compile(rf"[A-Za-z][A-Za-z0-9_./-]{{0,{MAX_LABEL - 1}}}")
 _METRIC_NAME = Check(
     f"a letter and then at most {MAX_LABEL - 1} letters, digits, '_', '.', '-' or '/'",
     lambda value: _NAME_PATTERN.fullmatch(value) is not None,
+    str.__str__,
 )
 _UNIT = Check(
     f"at most {_MAX_UNIT} printable ASCII characters",
@@ -476,7 +477,7 @@ class MonitorConfig(Declared):
         Raises:
             ConfigError: A variable is invalid; the message names it.
         """
-        environ = os.environ if environ is None else environ
+        environ = os.environ if environ is None else _VARIABLES("environ", environ)
         _warn_of_unknown(environ)
         return build(cls, environ, overrides)
 
@@ -486,6 +487,11 @@ def describe_environment() -> list[tuple[str, str, str]]:
     return list(variables(MonitorConfig))
 
 
+_VARIABLES = Check(
+    "a mapping of variables to their texts",
+    lambda value: isinstance(value, Mapping),
+    lambda value: {TEXT("a name", name): TEXT(name, text) for name, text in value.items()},
+)
 _READ_ELSEWHERE = ("GENMETER_HOOKS",)  # by entry points, before there is a monitor
 
 

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 import pandas as pd
 from _hostile import VALUES
-from hypothesis import strategies as st
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from random import Random
 
-__all__ = ["METHODS", "calling", "changing", "ends", "odd_values", "values_by_name"]
+__all__ = ["METHODS", "calling", "changing", "ends", "odd_value", "values_by_name"]
 
 METHODS = (
     *("__str__", "__repr__", "__format__", "__bytes__", "__eq__", "__ne__", "__hash__", "__lt__"),
@@ -252,44 +252,38 @@ def values_by_name() -> dict[str, Callable[[], Any]]:
     return {**listed, **SIMPLE, **raising}
 
 
-@st.composite
-def _instances(draw: st.DrawFn) -> Any:
-    base, arguments = draw(st.sampled_from(BASES))
-    methods = {}
-    for name in draw(st.lists(st.sampled_from(METHODS), max_size=12, unique=True)):
-        kind = draw(st.integers(0, 9))
+def odd_value(random: Random, depth: int = 0) -> Any:
+    """Return a value of any kind; hypothesis itself would fall over some of them."""
+    kind = random.randrange(10)
+    if kind < 5:
+        return _instance(random)
+    if kind < 7:
+        return SIMPLE[random.choice(sorted(SIMPLE))]()
+    if kind < 8 or depth > 3:
+        return random.choice(
+            (None, True, -random.getrandbits(80), random.uniform(-1e9, 1e9), float("inf"), "text")
+        )
+    items = [odd_value(random, depth + 1) for _ in range(random.randrange(4))]
+    if kind < 9:
+        return random.choice((list, tuple))(items)
+    names = ("usage", "operation", "score", "input_tokens", "error_type", "choices", "timestamp")
+    return dict(zip(random.sample(names, len(names)), items, strict=False))
+
+
+def _instance(random: Random) -> Any:
+    base, arguments = random.choice(BASES)
+    methods: dict[str, Any] = {}
+    for name in random.sample(METHODS, random.randrange(12)):
+        kind = random.randrange(10)
         if kind < 6:
-            methods[name] = _raising(draw(st.sampled_from(ERRORS)))
+            methods[name] = _raising(random.choice(ERRORS))
         elif kind < 9:
-            methods[name] = _returning(draw(st.sampled_from(LIES)))
+            methods[name] = _returning(random.choice(LIES))
         else:
             methods[name] = _endless
-    lie = draw(st.sampled_from([None, None, None, str, int, dict, datetime, Exception, "raises"]))
+    lie = random.choice([None, None, None, str, int, dict, datetime, Exception, "raises"])
     class_ = None if lie is None else _raising(ERRORS[0]) if lie == "raises" else _returning(lie)
     return made(base, arguments, methods, class_)
-
-
-def odd_values() -> st.SearchStrategy[Any]:
-    """Return a strategy of values of any kind."""
-    atoms = (
-        st.none()
-        | st.booleans()
-        | st.integers()
-        | st.floats()
-        | st.text(max_size=20)
-        | st.binary(max_size=20)
-        | st.sampled_from(sorted(SIMPLE)).map(lambda name: SIMPLE[name]())
-    )
-    leaves = _instances() | atoms
-    return leaves | st.recursive(
-        leaves,
-        lambda inner: (
-            st.lists(inner, max_size=3)
-            | st.dictionaries(st.text(max_size=5), inner, max_size=3)
-            | st.tuples(inner, inner)
-        ),
-        max_leaves=6,
-    )
 
 
 class Interrupt(BaseException):

@@ -277,25 +277,6 @@ RECORDING: dict[str, Case] = {
     ),
     "Recording.log_error": Case(_monitor("log_error"), lambda _: {"message": "m"}, ("data", "x")),
     "Recording.generation": Case(_generation),
-    "Recording.record_call": Case(
-        lambda place: (
-            lambda duration, success, keywords: place.monitor.record_call(
-                duration, success, {"model_name": keywords, "metadata": keywords}, None
-            )
-        ),
-        lambda _: {"duration": 0.1, "success": True, "keywords": "other"},
-    ),
-    "Recording.reject": Case(
-        lambda place: lambda value: place.monitor.reject("a value", value),
-        lambda _: {"value": 1},
-        may_reject=True,
-    ),
-    "Recording.misuse": Case(
-        lambda place: lambda message: place.monitor.misuse("a key", str(type(message))),
-        lambda _: {"message": "m"},
-    ),
-    "Recording.open_call": Case(_opened("open_call")),
-    "Recording.close_call": Case(_opened("close_call")),
     "GenerationHandle": Case(_handle),
     "GenerationHandle.__exit__": Case(_left),
     "GenerationHandle.__aexit__": Case(_run_async(_entered)),
@@ -305,8 +286,12 @@ RECORDING: dict[str, Case] = {
     "GenerationHandle.cost": Case(_in_block("cost"), lambda _: {"usd": 0.1}),
     "GenerationHandle.retry": Case(_in_block("retry")),
     "GenerationHandle.fail": Case(_in_block("fail")),
-    "GenerationHandle.model": Case(_setter(genmeter.GenerationHandle, "model")),
-    "GenerationHandle.finish_reason": Case(_setter(genmeter.GenerationHandle, "finish_reason")),
+    "GenerationHandle.model": Case(
+        _setter(genmeter.GenerationHandle, "model"), lambda _: {"value": "m"}
+    ),
+    "GenerationHandle.finish_reason": Case(
+        _setter(genmeter.GenerationHandle, "finish_reason"), lambda _: {"value": "stop"}
+    ),
     "GenAISpanProcessor.on_start": Case(
         _processor("GenAISpanProcessor", "on_start"), lambda _: {"span": None}, may_reject=True
     ),
@@ -325,14 +310,6 @@ RECORDING: dict[str, Case] = {
     ),
     "GenerationMonitor.lifespan": Case(lambda place: lambda _app: place.monitor.lifespan(_app)),
     "GenerationMonitor.__exit__": Case(_shut),
-    "FileMetricHandler.handle_metric": Case(
-        lambda place: genmeter.FileMetricHandler(place.folder / "journal").handle_metric,
-        lambda _: {"metric_name": "m", "value": 1.0, "metadata": {}},
-    ),
-    "FileLogHandler.handle_log": Case(
-        lambda place: genmeter.FileLogHandler(place.folder / "log").handle_log,
-        lambda _: {"message": {}},
-    ),
 }
 """What a job calls to record: it never raises, whatever it is given."""
 
@@ -551,6 +528,9 @@ def _patched(config: Any = None) -> None:
 PLAIN: dict[str, str] = {
     **dict.fromkeys(
         (
+            *("Recording.record_call", "Recording.reject", "Recording.misuse"),
+            *("Recording.open_call", "Recording.close_call"),
+            *("FileMetricHandler.handle_metric", "FileLogHandler.handle_log"),
             *("GenerationHandle.belongs_to", "GenerationHandle.mark_unread"),
             *("GenerationHandle.observe", "GenerationHandle.stream_to_end"),
             *("AlertOverride.apply", "TokenUsageReport.merge", "PriceTable.usd"),

@@ -52,13 +52,19 @@ LIMITED: dict[str, tuple[Record, str]] = {
     "steps": (call(step=str), "genmeter_generations_total"),
     "providers": (call(provider=str), "genmeter_generations_total"),
     "operations": (call(operation=str), "genmeter_generations_total"),
-    "modalities": (call(modality=str, prompt_token_count=lambda _: 1), "genmeter_generations_total"),
+    "modalities": (
+        call(modality=str, prompt_token_count=lambda _: 1),
+        "genmeter_generations_total",
+    ),
     "error_types": (call(error_type=str), "gen_ai_client_inference_duration_seconds_count"),
     "finish_reasons": (call(finish_reason=str), "genmeter_finish_reasons_total"),
     "sample_reasons": (lambda m, value: m.record_sample(False, value), "genmeter_samples_total"),
     "evaluators": (evaluation(score="s"), "genmeter_evaluations_total"),
     "scores": (evaluation(evaluator="e"), "genmeter_evaluation_scores_total"),
-    "custom_metrics": (lambda m, value: m.record_metric(value, 1.0), "genmeter_custom_samples_total"),
+    "custom_metrics": (
+        lambda m, value: m.record_metric(value, 1.0),
+        "genmeter_custom_samples_total",
+    ),
     "combinations": (
         lambda m, value: m.record_metric(CUSTOM.name, 1.0, {"key": value}),
         "app_items_total",

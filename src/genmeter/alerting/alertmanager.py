@@ -30,7 +30,7 @@ from genmeter import clock
 from genmeter._version import __version__
 from genmeter.alerting.notify import AlertReceiver
 from genmeter.clock import seconds_left
-from genmeter.config.checks import BOOLEAN, NAME, PATH, TEXT, is_a, number
+from genmeter.config.checks import NAME, PATH, TEXT, Check, is_a, number
 from genmeter.errors import ConfigError, ExportError
 from genmeter.events.values import UNREADABLE, safe_repr, shown
 from genmeter.pipeline.worker import Worker, catch_all
@@ -552,7 +552,7 @@ class Credentials:
         for each in dataclasses.fields(self):
             value = getattr(self, each.name)
             if each.name == "verify":
-                BOOLEAN("verify", value)
+                _VERIFY("verify", value)
             elif value is not None and not _is_given(value):
                 shown = "another value" if each.name in _SECRETS else safe_repr(value)
                 raise ConfigError(f"{each.name} must be a non-empty string or None, got {shown}")
@@ -628,6 +628,9 @@ class Credentials:
 
 
 # --- checks of arguments ---------------------------------------------------------------------------
+
+
+_VERIFY = Check("True or False", lambda value: isinstance(value, bool))
 
 
 def _is_given(value: object) -> bool:

@@ -17,7 +17,6 @@ from genmeter.config.checks import (
     BOOLEAN,
     FINITE,
     NAME,
-    PATH,
     TEXT,
     Check,
     count,
@@ -29,7 +28,7 @@ from genmeter.config.checks import (
     tuple_of,
 )
 from genmeter.errors import ConfigError
-from genmeter.events.values import safe_repr, shown
+from genmeter.events.values import UNREADABLE, safe_repr, shown
 from genmeter.schema.alerts import ALERT_RULES
 from genmeter.schema.metrics import INSTRUMENTS
 from genmeter.schema.query import INSTANCE, JOB, Ratio, Selector, duration
@@ -277,7 +276,10 @@ class AlertSettings(Declared):
         Raises:
             ConfigError: It cannot be read, or has an invalid value.
         """
-        path = os.fspath(PATH("path", path))
+        try:
+            path = str.__str__(os.fspath(path))  # type: ignore[arg-type]
+        except UNREADABLE:
+            raise ConfigError(f"the alerts' file must be a path, got {safe_repr(path)}") from None
         try:
             table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:

@@ -241,7 +241,7 @@ LABEL = Check(
 
 CALLABLE = Check("a function", callable)
 HANDLERS = Check(
-    f"a list of at most {_MAX_HANDLERS:,} handlers, or None",
+    "a list of handlers, or None",
     lambda value: value is None or (isinstance(value, Iterable) and not isinstance(value, str)),
     lambda value: [] if value is None else _some(value),
 )

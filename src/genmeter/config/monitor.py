@@ -26,6 +26,7 @@ from genmeter.config.checks import (
     PORT,
     SECONDS,
     SECRET,
+    TEXT,
     USERNAME,
     Check,
     check_pair,
@@ -491,6 +492,7 @@ _VARIABLES = Check(
     "a mapping of variables to their texts",
     lambda value: isinstance(value, Mapping),
     lambda value: {TEXT("a name", name): TEXT(name, text) for name, text in value.items()},
+    is_secret=True,
 )
 _READ_ELSEWHERE = ("GENMETER_HOOKS",)  # by entry points, before there is a monitor
 

@@ -18,8 +18,6 @@ from genmeter.history.frames import SAMPLE_METADATA, utc_index
 from genmeter.history.metadata import add_to_fixed, empty_column, metadata_columns
 
 if TYPE_CHECKING:
-    import os
-
     import pandas as pd
 
 __all__ = ["read_export"]

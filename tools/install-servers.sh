@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs the servers of tests/stack: Prometheus, promtool, Alertmanager and amtool from Debian, the
-# oldest supported ones; and, built into .servers/, the newest supported Prometheus and promtool, an
+# oldest supported ones; and, built into .servers/, the newest supported Prometheus and promtool with a
+# program that reads pages by Prometheus's own parsers, an
 # OpenTelemetry Collector, VictoriaMetrics with vmalert, and the linters of rules and dashboards, pint
 # and dashboard-linter. Installed ones are kept: those whose inputs and own sums are as in their stamp.
 set -euo pipefail
@@ -158,13 +159,14 @@ stamp() {
 }
 
 # build NAME FOLDER PROGRAM=PACKAGE...: build programs of a folder with go.mod and go.sum, which pin the
-# versions and sums of all modules. FLAGS has further flags. One package at a time and at a low
+# versions and sums of all modules, and our own sources. FLAGS has further flags. One package at a time and at a low
 # priority, since some take more than a gigabyte to compile.
 build() {
   local name=$1 folder=$2 pair inputs programs=()
   shift 2
   for pair in "$@"; do programs+=("${pair%%=*}"); done
-  inputs=$({ cat "$folder/go.mod" "$folder/go.sum" && echo "${FLAGS[*]} $*"; } | sha256sum)
+  inputs=$({ cat "$folder/go.mod" "$folder/go.sum" &&
+    find "$folder" -name '*.go' -print0 | sort -z | xargs -0 --no-run-if-empty cat && echo "${FLAGS[*]} $*"; } | sha256sum)
   if is_built "$name" "$inputs" "${programs[@]}"; then
     echo "$name is installed"
     return
@@ -214,7 +216,8 @@ FLAGS=(-tags "remove_all_sd,enable_dns_sd"
   -ldflags "-s -w -X github.com/prometheus/common/version.Version=$(prometheus_version)")
 build prometheus-newest "$PROMETHEUS" \
   prometheus-newest=github.com/prometheus/prometheus/cmd/prometheus \
-  promtool-newest=github.com/prometheus/prometheus/cmd/promtool
+  promtool-newest=github.com/prometheus/prometheus/cmd/promtool \
+  exposition=./exposition
 build_collector
 FLAGS=(-ldflags "-s -w")
 build victoria-metrics "$VICTORIA" \

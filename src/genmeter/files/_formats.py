@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import os
-import tempfile
 import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
@@ -328,27 +327,27 @@ def _write_excel(
         table.names, _UNSAFE_IN_SHEETS, _MAX_SHEET_BYTES, "utf-16-le", _RESERVED_SHEETS
     )
     parts = manifest["parts"] = []
-    # In memory, because after an error the archive writes again when it is garbage-collected.
+    # All in memory: after an error the archive writes again when it is garbage-collected, and a
+    # temporary folder may be full where the export's is not.
     archive = io.BytesIO()
-    with tempfile.TemporaryDirectory(prefix="genmeter-") as folder:
-        # A caller's text must not become a formula or a link.
-        options = {"strings_to_formulas": False, "strings_to_urls": False, "tmpdir": folder}
-        try:
-            with pd.ExcelWriter(
-                archive,
-                engine="xlsxwriter",
-                datetime_format="yyyy-mm-dd hh:mm:ss.000",
-                engine_kwargs={"options": options},
-            ) as book:
-                for metric, rows in _by_metric(frame, table):
-                    parts.append({"name": names[metric], "metric": metric, "rows": len(rows)})
-                    _write_sheet(book, names[metric], rows)
-                _write_manifest_sheet(book, manifest)
-        except (ValueError, XlsxWriterException) as error:
-            raise ExportError(
-                f"output_path {str(path)!r} cannot be written as Excel: {error}; export a shorter "
-                "window, or Parquet"
-            ) from error
+    # A caller's text must not become a formula or a link.
+    options = {"strings_to_formulas": False, "strings_to_urls": False, "in_memory": True}
+    try:
+        with pd.ExcelWriter(
+            archive,
+            engine="xlsxwriter",
+            datetime_format="yyyy-mm-dd hh:mm:ss.000",
+            engine_kwargs={"options": options},
+        ) as book:
+            for metric, rows in _by_metric(frame, table):
+                parts.append({"name": names[metric], "metric": metric, "rows": len(rows)})
+                _write_sheet(book, names[metric], rows)
+            _write_manifest_sheet(book, manifest)
+    except (ValueError, XlsxWriterException) as error:
+        raise ExportError(
+            f"output_path {str(path)!r} cannot be written as Excel: {error}; export a shorter "
+            "window, or Parquet"
+        ) from error
     with files.stage(path).open("xb") as file:
         file.write(archive.getbuffer())
     return [path]

@@ -6,6 +6,7 @@ import builtins
 import logging
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,18 @@ def test_failed_export_leaves_the_old_files(
     with pytest.raises(ExportError, match=r"output_path '.*No space left.*free space"):
         export(snapshot_of(events), place(tmp_path, format_), format_)
     assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_export_needs_no_temporary_folder(
+    format_: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the folder of the export must have room: a full temporary folder costs nothing."""
+    missing = tmp_path / "missing"
+    monkeypatch.setattr(tempfile, "tempdir", str(missing))
+    export(snapshot_of([generation()]), place(tmp_path, format_), format_)
+    assert not missing.exists()
+    assert contents(tmp_path)
 
 
 @pytest.mark.parametrize("format_", FORMATS)

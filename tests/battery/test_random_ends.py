@@ -268,7 +268,7 @@ def test_any_end_at_any_point(action: str, tmp_path: Path, jobs: Path, battery: 
         # These are the caller's own: what genmeter itself calls does not raise.
         if action not in ("raise", "thread") or point in ("handler", "job")
     ]
-    chosen = random.sample(allowed, min(len(allowed), battery.amount(short=3, long=10**6)))
+    chosen = random.sample(allowed, min(len(allowed), battery.amount(short=2, long=10**6)))
     start = "monitor = GenerationMonitor(); budget = monitor.budget(tokens=10**9, scope='job')"
     with Live(tmp_path, "stays", environment(GENMETER_JOB="ends"), start) as stays:
         stays.do("record(monitor, model='stays')")

@@ -184,7 +184,9 @@ def _is_text(value: Any) -> bool:
 
 def _is_path(value: Any) -> bool:
     text = os.fspath(value)
-    return isinstance(text, str) and bool(text) and b"\0" not in os.fsencode(text)
+    # A name that cannot be encoded raises.
+    name = os.fsencode(str.__str__(text)) if isinstance(text, str) else b""
+    return bool(name) and b"\0" not in name
 
 
 def _some(value: Any) -> list[Any]:

@@ -31,7 +31,7 @@ from genmeter.config.checks import (
 )
 from genmeter.config.monitor import MonitorConfig
 from genmeter.errors import ExportError
-from genmeter.events.values import safe_repr, safe_text
+from genmeter.events.values import UNREADABLE, safe_repr, safe_text
 from genmeter.exporters.apps import make_asgi_app, make_wsgi_app, settled_at_exit
 from genmeter.exporters.prometheus import FamilyCollector
 from genmeter.files import export, plots
@@ -503,10 +503,10 @@ class GenerationMonitor(Recording):
                 _logger.warning("nothing to plot yet")
                 return {}
             plots.save(figures, Path(save_dir) if save_dir else self.log_dir / "plots")
-        except Exception as error:
-            _logger.warning("plots were not drawn: %s", error)
+            return figures if return_figures else None
+        except UNREADABLE as error:
+            _logger.warning("plots were not drawn: %s", safe_text(error))
             return {}
-        return figures if return_figures else None
 
     def plot_metric(
         self,

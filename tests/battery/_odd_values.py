@@ -82,10 +82,10 @@ ERRORS: tuple[Callable[[], BaseException], ...] = (
     lambda: StopIteration("from the value"),
     lambda: UnicodeError("from the value"),
     lambda: ZeroDivisionError("from the value"),
-    lambda: TextError(),
+    TextError,
     lambda: SystemExit(3),
-    lambda: GeneratorExit(),
-    lambda: asyncio.CancelledError(),
+    GeneratorExit,
+    asyncio.CancelledError,
 )
 
 LIES: tuple[Any, ...] = (None, -1, "lie", b"lie", 0.5, float("nan"), 2**70, (), [], {}, object)

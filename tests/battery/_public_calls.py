@@ -12,7 +12,7 @@ from genmeter import hooks, testing
 from genmeter.history.token_report import ModelTokenUsage, TokenUsageReport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from genmeter.testing import IsolatedMonitor
@@ -21,7 +21,7 @@ __all__ = ["CHECKED", "MODULES", "PLAIN", "RECORDING", "Case", "Place", "public_
 
 MODULES = ("genmeter", "genmeter.testing", "genmeter.hooks", "genmeter.notebook", "genmeter.patch")
 """The modules whose names are public."""
-_CALLED = ("__init__", "__call__", "__enter__", "__exit__", "__aenter__", "__aexit__")
+_CALLED = ("__call__", "__enter__", "__exit__", "__aenter__", "__aexit__")
 
 
 def _own(cls: type, name: str) -> str | None:
@@ -32,8 +32,24 @@ def _own(cls: type, name: str) -> str | None:
     return None
 
 
+def _members(cls: type) -> Iterator[str]:
+    """Yield the names of the methods of a class that take arguments, and of what can be set."""
+    for member, attribute in inspect.getmembers_static(cls):
+        if member.startswith("_") and member not in _CALLED:
+            continue
+        settable = isinstance(attribute, property) and attribute.fset is not None
+        method = attribute
+        if isinstance(attribute, classmethod | staticmethod):
+            method = attribute.__func__
+        if not settable and not inspect.isfunction(method):
+            continue
+        owner = _own(cls, member)
+        if owner is not None and (settable or len(inspect.signature(method).parameters) > 1):
+            yield f"{owner}.{member}"
+
+
 def public_names() -> set[str]:
-    """Return the names of all public callables: functions, constructors, methods, properties' setters."""
+    """Return the names of all public callables that take arguments, and of what can be set."""
     found = set()
     for module_name in MODULES:
         module = importlib.import_module(module_name)
@@ -46,20 +62,7 @@ def public_names() -> set[str]:
                     found.add(shown)
                 continue
             found.add(shown)
-            for member, attribute in inspect.getmembers_static(value):
-                if member.startswith("_") and member not in _CALLED:
-                    continue
-                settable = isinstance(attribute, property) and attribute.fset is not None
-                method = attribute
-                if isinstance(attribute, classmethod | staticmethod):
-                    method = attribute.__func__
-                if not settable and not inspect.isfunction(method):
-                    continue
-                owner = _own(value, member)
-                if owner is None or member == "__init__":
-                    continue
-                if settable or len(inspect.signature(method).parameters) > 1:
-                    found.add(f"{owner}.{member}")
+            found.update(_members(value))
     return found
 
 
@@ -304,11 +307,11 @@ RECORDING: dict[str, Case] = {
         may_reject=True,
     ),
     "GenerationMonitor.visualize_metrics": Case(
-        lambda place: lambda save_dir, figsize: place.monitor.visualize_metrics(save_dir, figsize),
+        lambda place: place.monitor.visualize_metrics,
         lambda place: {"save_dir": place.folder, "figsize": (2, 2)},
         is_slow=True,
     ),
-    "GenerationMonitor.lifespan": Case(lambda place: lambda _app: place.monitor.lifespan(_app)),
+    "GenerationMonitor.lifespan": Case(lambda place: place.monitor.lifespan),
     "GenerationMonitor.__exit__": Case(_shut),
 }
 """What a job calls to record: it never raises, whatever it is given."""

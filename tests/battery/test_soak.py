@@ -30,7 +30,7 @@ GROWTH = 4 * 2**20
 """Bytes that the memory may differ by, as the allocator has its pages."""
 MODELS = ("atlas-large", "atlas-small", "boreas", "cirrus", "draco")
 STEPS = ("ask", "answer", "judge")
-PRICES = {model: (1.0, 2.0) for model in MODELS[:4]}
+PRICES = dict.fromkeys(MODELS[:4], (1.0, 2.0))
 
 
 def memory() -> int:
@@ -57,6 +57,10 @@ class Job:
         self._monitor = monitor
         self._random = random
         self._usage = {"usage": {"prompt_tokens": 7, "completion_tokens": 3}}
+
+    def read(self) -> float:
+        """Return the time of the simulated clock."""
+        return self.now
 
     def record(self, number: int) -> None:
         """Record one call, and what belongs to it."""
@@ -138,7 +142,7 @@ def test_an_hour_of_work_is_exact_and_flat(battery: Battery) -> None:
     config = MonitorConfig(prices=PRICES)
     with isolated_monitor(config, alert_handlers=[alerts.append], metrics_interval=None) as monitor:
         job = Job(monitor, battery.random)
-        with mock.patch.object(genmeter.clock, "now", lambda: job.now):
+        with mock.patch.object(genmeter.clock, "now", job.read):
             for check in range(CHECKS):
                 for number in range(check * calls // CHECKS, (check + 1) * calls // CHECKS):
                     job.now += HOUR / calls

@@ -674,11 +674,11 @@ def _split(url: object, name: str) -> SplitResult:
     return parts
 
 
-def _checked_labels(labels: object) -> dict[str, str]:
+def _checked_labels(labels: Any) -> dict[str, str]:
     if labels is None:
         return {}
     try:
-        items = dict(labels) if is_a(labels, Mapping) else None  # type: ignore[call-overload]
+        items: dict[str, str] | None = dict(labels) if is_a(labels, Mapping) else None
     except UNREADABLE:
         items = None
     if items is None:

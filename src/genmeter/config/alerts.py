@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from genmeter.config._declare import Declared, declare
 from genmeter.config.checks import (
@@ -277,7 +277,7 @@ class AlertSettings(Declared):
             ConfigError: It cannot be read, or has an invalid value.
         """
         try:
-            path = str.__str__(os.fspath(path))  # type: ignore[arg-type]
+            path = str.__str__(os.fspath(path))
         except UNREADABLE:
             raise ConfigError(f"the alerts' file must be a path, got {safe_repr(path)}") from None
         try:
@@ -304,7 +304,7 @@ class AlertSettings(Declared):
         return cls(**values)
 
     @classmethod
-    def coerce(cls, value: object) -> AlertSettings:
+    def coerce(cls, value: Any) -> AlertSettings:
         """Return settings for settings, the path of a file, or None (the defaults).
 
         Raises:
@@ -313,7 +313,7 @@ class AlertSettings(Declared):
         if value is None:
             return AlertSettings()
         if is_a(value, AlertSettings):
-            return value
+            return cast("AlertSettings", value)
         if is_a(value, str, os.PathLike):
             return cls.from_file(value)
         raise ConfigError(

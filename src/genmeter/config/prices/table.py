@@ -153,20 +153,21 @@ class PriceTable:
             ConfigError: The value is invalid.
             MissingExtraError: The value is ``"genai-prices"``, which is not installed.
         """
-        if value is None:
+        given: Any = value
+        if given is None:
             return None
-        if is_a(value, PriceTable):
-            return cast("PriceTable", value)
-        if is_a(value, Mapping):
-            return PriceTable(value)
-        if is_a(value, str) and str.__str__(value) == _LIST:
+        if is_a(given, PriceTable):
+            return cast("PriceTable", given)
+        if is_a(given, Mapping):
+            return PriceTable(given)
+        if is_a(given, str) and str.__str__(given) == _LIST:
             return cls.from_genai_prices()
-        if is_a(value, str, Path):
-            return cls.from_file(value)
-        if is_a(value, list, tuple):
+        if is_a(given, str, Path):
+            return cls.from_file(given)
+        if is_a(given, list, tuple):
             # By the class's own method: that of a subclass may raise.
-            base = list if is_a(value, list) else tuple
-            return cls._coerce_all(base.__getitem__(value, slice(None)))
+            base: Any = list if is_a(given, list) else tuple
+            return cls._coerce_all(base.__getitem__(given, slice(None)))
         raise ConfigError(
             "prices must be a PriceTable, a mapping from model to price, the path of a .json or "
             f'.toml file, "{_LIST}", or a list of these, got {safe_repr(value)}'

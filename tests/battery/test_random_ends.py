@@ -44,6 +44,9 @@ POINTS = {
 }
 """Where something happens: a function of genmeter, and whether before or after it."""
 
+INSIDE = tuple(point for point in POINTS if point.startswith(("transaction", "commit")))
+"""Where SQLite is in the middle of its work: a child that is forked by that thread counts apart."""
+
 ENDS = ("fork", "SIGTERM", "SIGINT", "SIGKILL", "_exit", "thread", "raise")
 
 SOURCE = """
@@ -250,7 +253,7 @@ def run(point: str, action: str, hits: int, tmp_path: Path, jobs: Path, stays: L
         assert found.code != 0, shown
     if action == "fork" and found.is_complete:
         assert '"codes": [0]' in found.output or '"injected": false' in found.output, shown
-        if '"injected": true' in found.output:
+        if '"injected": true' in found.output and point not in INSIDE:
             assert eventually(lambda: calls_of(stays, "child") == before_child + CHILD, 15.0), shown
     stays.do("record(monitor, model='stays')")
     stays.do("budget.has_room()")

@@ -116,7 +116,7 @@ def test_recording_never_raises(name: str, tmp_path: Path, battery: Battery) -> 
     with watched(tmp_path) as made:
         function = case.make(made.place)
         for parameter, _ in case.parameters(function):
-            for shown in chosen(battery, short=8 if case.is_slow else 60):
+            for shown in chosen(battery, short=8 if case.is_slow else 40):
                 call(case, made.place, function, {parameter: VALUES[shown]()})
                 made.good()
         made.check(may_reject=case.may_reject)
@@ -132,7 +132,7 @@ def test_recording_never_raises_with_random_values(tmp_path: Path, battery: Batt
     """All arguments of a call may be hostile at once, in any order of calls."""
     random = battery.random
     names = sorted(name for name, case in RECORDING.items() if not case.is_slow)
-    for _ in range(battery.amount(short=60, long=3_000)):
+    for _ in range(battery.amount(short=30, long=3_000)):
         may_reject = False
         with watched(tmp_path) as made:
             for _ in range(40):
@@ -153,7 +153,7 @@ def test_checks_name_what_is_wrong(name: str, tmp_path: Path, battery: Battery) 
     with watched(tmp_path) as made:
         function = case.make(made.place)
         for parameter, _ in case.parameters(function):
-            for shown in chosen(battery, short=6 if case.is_slow else 30):
+            for shown in chosen(battery, short=5 if case.is_slow else 25):
                 value = VALUES[shown]()
                 where = f"{name}({parameter}={shown})"
                 message = None

@@ -107,6 +107,33 @@ def test_handlers_without_end_are_rejected() -> None:
         HANDLERS("handlers", without_end())
 
 
+class Endless:
+    """An object whose keys never end."""
+
+    def keys(self) -> Iterator[int]:
+        """Yield for ever."""
+        return without_end()
+
+    def __getitem__(self, key: int) -> int:
+        return key
+
+    __iter__ = keys
+
+
+@pytest.mark.parametrize("name", ["service_tiers", "tiers"])
+def test_prices_without_end_are_rejected(name: str) -> None:
+    """What is neither a mapping nor a list is not read."""
+    with pytest.raises(ConfigError, match=f"{name} must be"):
+        genmeter.Price(input=1, output=2, **{name: Endless()})
+
+
+@pytest.mark.parametrize("name", ["bounds", "labels"])
+def test_custom_metrics_without_end_are_rejected(name: str) -> None:
+    """So it is with bounds and labels."""
+    with pytest.raises(ConfigError, match=f"{name} must be"):
+        genmeter.CustomMetric(name="app.m", kind="histogram", **{name: Endless()})
+
+
 def test_keys_without_end_are_rejected() -> None:
     """So it is with the keys of a report."""
     with pytest.raises(ConfigError, match="by must be some of"):

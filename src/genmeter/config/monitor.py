@@ -14,6 +14,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from genmeter.config._declare import Declared, build, declare, variables
@@ -229,6 +230,7 @@ _OWN_SERIES = frozenset(
 
 
 _KINDS = tuple(each.value for each in Kind if not each.value.startswith("observable"))
+_MAX_BOUNDS = 10_000
 _MAX_UNIT = 63  # OpenTelemetry's own limit
 # Names of record_metric are labels too, so they have the same limit.
 _NAME_PATTERN = re.compile(rf"[A-Za-z][A-Za-z0-9_./-]{{0,{MAX_LABEL - 1}}}")
@@ -253,7 +255,9 @@ _HELP = Check(
 
 
 def _bounds(value: Any) -> tuple[float, ...]:
-    bounds = tuple(map(float, value))
+    bounds = tuple(map(float, islice(value, _MAX_BOUNDS + 1)))  # an iterator may have no end
+    if len(bounds) > _MAX_BOUNDS:
+        raise ValueError(value)
     if list(bounds) != sorted(set(bounds)) or not all(map(math.isfinite, bounds)):
         raise ValueError(value)
     return bounds

@@ -166,10 +166,11 @@ if action == "thread":
     work(100)
 else:
     work(200)
+injected, armed = not armed, False  # not in the end, when no child can record
 codes = [wait_for(pid) for pid in children]
 own = monitor.get_total_token_usage()
 monitor.shutdown()
-output(codes=codes, own=sum(each.calls for each in own.by_model), injected=not armed)
+output(codes=codes, own=sum(each.calls for each in own.by_model), injected=injected)
 """
 
 

@@ -197,7 +197,7 @@ class GenerationMonitor(Recording):
         state.shares_expected = is_from_env
         session.dispatcher.metric_handlers, session.dispatcher.log_handlers = metric_list, log_list
         pipeline = self._runtime.require_pipeline()
-        if metric_handlers or log_handlers:
+        if (metric_handlers is not None and metric_list) or (log_handlers is not None and log_list):
             pipeline.run(session.dispatcher.start)
         super().__init__(pipeline, session, inline=config.drain == "inline")
         self.log_dir = folder

@@ -57,7 +57,7 @@ def top(*sources: str, width: int = _WIDTH) -> TopView:
             raise ConfigError(
                 f"sources must be endpoints, names of jobs or prometheus=URL, got {safe_repr(text)}"
             )
-    found = [source_of(text) for text in sources]
+    found = [source_of(str.__str__(text)) for text in sources]
     names = [source.name for source in found]
     repeated = [name for name in names if names.count(name) > 1]
     if repeated:

@@ -198,6 +198,14 @@ def test_a_handle_can_be_shown_whatever_its_model_is() -> None:
         assert repr(call) == "<GenerationHandle of the default model, step None>"
 
 
+def test_lists_in_lists_without_end_are_rejected() -> None:
+    """Prices may be a list, which may not have itself."""
+    nested: list[Any] = []
+    nested.append(nested)
+    with pytest.raises(ConfigError, match="prices must not be lists in lists"):
+        genmeter.PriceTable.coerce(nested)
+
+
 def test_variables_are_never_shown() -> None:
     """They may have secrets."""
     with pytest.raises(ConfigError) as caught:

@@ -556,6 +556,8 @@ class Credentials:
             elif value is not None and not _is_given(value):
                 shown = "another value" if each.name in _SECRETS else safe_repr(value)
                 raise ConfigError(f"{each.name} must be a non-empty string or None, got {shown}")
+            elif value is not None and each.name.endswith("_file"):
+                PATH(each.name, value)
         self._check_together()
         self.headers()
         if self.ca_file is not None or self.cert_file is not None:

@@ -76,7 +76,7 @@ def _read(path: Path) -> pd.DataFrame:
     if path.suffix.lower() in _SPREADSHEETS:
         raise _spreadsheet_error(path)
     if not path.exists():
-        raise ConfigError(f"path must be an existing file, got {str(path)!r}")
+        raise ConfigError(f"path must be an existing file, got {safe_repr(str(path))}")
     with path.open("rb") as file:
         beginning = file.read(4)
     if beginning == b"PAR1":

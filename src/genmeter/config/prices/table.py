@@ -153,7 +153,13 @@ class PriceTable:
             ConfigError: The value is invalid.
             MissingExtraError: The value is ``"genai-prices"``, which is not installed.
         """
-        given: Any = value
+        try:
+            return cls._coerce(value)
+        except RecursionError:
+            raise ConfigError("prices must not be lists in lists without end") from None
+
+    @classmethod
+    def _coerce(cls, given: Any) -> PriceTable | None:
         if given is None:
             return None
         if is_a(given, PriceTable):
@@ -170,7 +176,7 @@ class PriceTable:
             return cls._coerce_all(base.__getitem__(given, slice(None)))
         raise ConfigError(
             "prices must be a PriceTable, a mapping from model to price, the path of a .json or "
-            f'.toml file, "{_LIST}", or a list of these, got {safe_repr(value)}'
+            f'.toml file, "{_LIST}", or a list of these, got {safe_repr(given)}'
         )
 
     @classmethod
@@ -180,7 +186,7 @@ class PriceTable:
         tables: list[PriceTable] = []
         for index, value in enumerate(values):
             try:
-                table = cls.coerce(value)
+                table = cls._coerce(value)
             except ConfigError as error:
                 raise ConfigError(f"prices[{index}]: {error}") from error
             if table is None:

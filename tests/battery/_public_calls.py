@@ -88,7 +88,7 @@ class Case:
         good: Arguments that are right, by name; of required ones.
         extra: Names of ``**kwargs`` to try.
         raises: Errors that it documents, besides those of genmeter, for values of the right type.
-        unnamed: Parameters whose errors have another name, with that name.
+        unnamed: Parameters whose errors may have another name, with its pattern.
         may_reject: Whether what it cannot read is counted as an internal error.
         is_slow: Whether a call takes so long that few values are tried.
     """
@@ -433,7 +433,14 @@ CHECKED: dict[str, Case] = {
     "GenerationMonitor.unwatch": Case(_monitor("unwatch"), lambda _: {"client": None}),
     "process_token_usage": Case(lambda _: genmeter.process_token_usage),
     "read_export": Case(lambda _: genmeter.read_export, lambda p: {"path": p.folder / "none.json"}),
-    "read_usage": Case(lambda _: genmeter.read_usage, unnamed={"sources": "ource"}),
+    "read_usage": Case(
+        lambda _: genmeter.read_usage,
+        unnamed={
+            "sources": "source",
+            # There is no source, either, which an error is of if the argument is right.
+            **{name: f"{name}|sources" for name in ("window", "prices", "by", "on_error")},
+        },
+    ),
     "TokenUsageReport.cost": Case(lambda p: _report(p).cost),
     "TokenUsageReport.log_to": Case(
         lambda p: _report(p).log_to, lambda _: {"tracker": None}, unnamed={"prefix": "must be"}

@@ -206,6 +206,14 @@ def test_lists_in_lists_without_end_are_rejected() -> None:
         genmeter.PriceTable.coerce(nested)
 
 
+def test_a_reservation_of_more_tokens_than_can_be_shown_is_rejected() -> None:
+    """Python writes no number of so many digits, so the refusal could not be raised."""
+    with isolated_monitor() as monitor:
+        budget = monitor.budget(tokens=10)
+        with pytest.raises(ConfigError, match="tokens must be a whole number"):
+            budget.reserve(tokens=10**5_000)
+
+
 def test_variables_are_never_shown() -> None:
     """They may have secrets."""
     with pytest.raises(ConfigError) as caught:

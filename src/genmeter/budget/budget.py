@@ -38,6 +38,7 @@ TIMEOUT = 600.0
 _POLL = 1.0  # seconds until a waiting reservation looks itself, should the drain have no thread
 _SCOPE = one_of("monitor", "job")
 _TOKENS = optional(count())
+_RESERVED = optional(count(0, 2**63))  # an error must be able to show it
 _USD = optional(number(0, MAX_USD, what="USD"))
 _WAIT = optional(SECONDS)
 
@@ -196,7 +197,7 @@ class Budget:
             UnpricedModelError: As :meth:`has_room`.
             BudgetUnavailableError: As :meth:`has_room`.
         """
-        tokens, usd = _TOKENS("tokens", tokens), _USD("usd", usd)
+        tokens, usd = _RESERVED("tokens", tokens), _USD("usd", usd)
         limit = self._owned.terms.limit
         for name, value, most in (("tokens", tokens, limit.tokens), ("usd", usd, limit.usd)):
             if value is None and most is not None:

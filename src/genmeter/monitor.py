@@ -31,7 +31,7 @@ from genmeter.config.checks import (
 )
 from genmeter.config.monitor import MonitorConfig
 from genmeter.errors import ExportError
-from genmeter.events.values import safe_text
+from genmeter.events.values import UNREADABLE, safe_repr, safe_text
 from genmeter.exporters.apps import make_asgi_app, make_wsgi_app, settled_at_exit
 from genmeter.exporters.prometheus import FamilyCollector
 from genmeter.files import export, plots
@@ -141,16 +141,16 @@ class GenerationMonitor(Recording):
         token_usage_callback_interval_seconds: float = 60.0,
         config: MonitorConfig | None = None,
     ) -> None:
-        SECONDS("shutdown_timeout", shutdown_timeout)
+        shutdown_timeout = SECONDS("shutdown_timeout", shutdown_timeout)
         optional(CALLABLE)("token_usage_callback", token_usage_callback)
         if token_usage_callback is not None:
-            _INTERVAL(
+            token_usage_callback_interval_seconds = _INTERVAL(
                 "token_usage_callback_interval_seconds", token_usage_callback_interval_seconds
             )
         is_from_env = config is None
         config = MonitorConfig.from_env() if config is None else config
         instance_of(MonitorConfig)("config", config)
-        optional(FINITE)("metrics_interval", metrics_interval)
+        metrics_interval = optional(FINITE)("metrics_interval", metrics_interval)
         thresholds = {
             "alert_min_success_rate": alert_min_success_rate,
             "alert_max_generation_time_seconds": alert_max_generation_time_seconds,
@@ -160,9 +160,10 @@ class GenerationMonitor(Recording):
             "alert_max_total_token_mean": alert_max_total_token_mean,
             "alert_max_conversation_length_mean": alert_max_conversation_length_mean,
         }
-        for name, value in thresholds.items():
-            optional(FINITE)(name, value)
-        chosen = optional(PATH)("log_dir", log_dir or None) or config.log_dir
+        thresholds = {name: optional(FINITE)(name, value) for name, value in thresholds.items()}
+        # AfterImage's class takes an empty text for None.
+        given = None if type(log_dir) is str and not log_dir else log_dir
+        chosen = optional(PATH)("log_dir", given) or config.log_dir
         folder = Path(chosen) if chosen else _default_folder()
         if chosen:
             # As AfterImage does; if it cannot be created, the journal's first write reports it.
@@ -196,7 +197,7 @@ class GenerationMonitor(Recording):
         state.shares_expected = is_from_env
         session.dispatcher.metric_handlers, session.dispatcher.log_handlers = metric_list, log_list
         pipeline = self._runtime.require_pipeline()
-        if metric_handlers or log_handlers:
+        if (metric_handlers is not None and metric_list) or (log_handlers is not None and log_list):
             pipeline.run(session.dispatcher.start)
         super().__init__(pipeline, session, inline=config.drain == "inline")
         self.log_dir = folder
@@ -502,10 +503,10 @@ class GenerationMonitor(Recording):
                 _logger.warning("nothing to plot yet")
                 return {}
             plots.save(figures, Path(save_dir) if save_dir else self.log_dir / "plots")
-        except Exception as error:
-            _logger.warning("plots were not drawn: %s", error)
+            return figures if return_figures else None
+        except UNREADABLE as error:
+            _logger.warning("plots were not drawn: %s", safe_text(error))
             return {}
-        return figures if return_figures else None
 
     def plot_metric(
         self,
@@ -532,14 +533,15 @@ class GenerationMonitor(Recording):
             MissingExtraError: matplotlib is not installed.
         """
         since = start_of(window)
-        count()("rolling_window", rolling_window)
+        rolling_window = count()("rolling_window", rolling_window)
         name = safe_text(metric_name) or ""
         found = self._pipeline.run(lambda: self._session.history.samples(name, since))
+        shown = safe_repr(metric_name)
         if found is None:
-            raise ExportError(f"metric_name {metric_name!r} was never recorded")
+            raise ExportError(f"metric_name {shown} was never recorded")
         if not len(found.value):
             raise ExportError(
-                f"metric_name {metric_name!r} was not recorded within {window}; use a longer window"
+                f"metric_name {shown} was not recorded within {window}; use a longer window"
             )
         return plots.draw_metric(name, found, rolling_window=rolling_window, figsize=figsize)
 
@@ -552,7 +554,7 @@ class GenerationMonitor(Recording):
 
     @metric_handlers.setter
     def metric_handlers(self, handlers: list[MetricHandler]) -> None:
-        self._session.dispatcher.metric_handlers = handlers
+        self._session.dispatcher.metric_handlers = _list_of("metric_handlers", handlers)
         self._pipeline.run(self._session.dispatcher.start)
 
     @property
@@ -562,7 +564,7 @@ class GenerationMonitor(Recording):
 
     @log_handlers.setter
     def log_handlers(self, handlers: list[LogHandler]) -> None:
-        self._session.dispatcher.log_handlers = handlers
+        self._session.dispatcher.log_handlers = _list_of("log_handlers", handlers)
         self._pipeline.run(self._session.dispatcher.start)
 
     @property
@@ -573,7 +575,7 @@ class GenerationMonitor(Recording):
 
     @alert_handlers.setter
     def alert_handlers(self, handlers: list[Callable[[Alert], object]]) -> None:
-        self._alerting.handlers = handlers
+        self._alerting.handlers = _list_of("alert_handlers", handlers)
 
     @property
     def alert_settings(self) -> AlertSettings:
@@ -657,7 +659,7 @@ class GenerationMonitor(Recording):
             TimeoutError: It took longer; the message names the handlers that did not finish.
         """
         if timeout is not None:
-            SECONDS("timeout", timeout)
+            timeout = SECONDS("timeout", timeout)
         seconds = self.shutdown_timeout if timeout is None else timeout
         deadline = time.monotonic() + seconds
         self._pipeline.run(lambda: None, seconds)
@@ -679,7 +681,7 @@ class GenerationMonitor(Recording):
             ConfigError: ``timeout`` is not a number of seconds, or no exporter pushes.
         """
         if timeout is not None:
-            SECONDS("timeout", timeout)
+            timeout = SECONDS("timeout", timeout)
         return self._runtime.push(self.shutdown_timeout if timeout is None else timeout)
 
     @property
@@ -729,7 +731,7 @@ class GenerationMonitor(Recording):
 
     @shutdown_timeout.setter
     def shutdown_timeout(self, seconds: float) -> None:
-        self._session.timeout = seconds
+        self._session.timeout = SECONDS("shutdown_timeout", seconds)
 
     def _snapshot(self, window: timedelta | None) -> Snapshot:
         since = start_of(window)
@@ -780,6 +782,12 @@ def newest_monitor() -> int:
 def _default_folder() -> Path:
     name = f"{time.strftime('%Y-%m-%d-%H-%M-%S')}-{os.getpid()}-{next(_folders)}"
     return Path(".afterimage-monitoring") / name
+
+
+def _list_of(name: str, handlers: Any) -> list[Any]:
+    """Return the list itself, which its owner may change later, or one of another sequence."""
+    found: list[Any] = handlers if type(handlers) is list else HANDLERS(name, handlers)
+    return found
 
 
 def _handlers(

@@ -23,6 +23,7 @@ from genmeter.cli.live.sources import source_of
 from genmeter.cli.live.watch import ENDED, Watcher
 from genmeter.config.checks import number, optional
 from genmeter.errors import ConfigError, MissingExtraError
+from genmeter.events.values import safe_repr
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,13 +51,13 @@ def top(*sources: str, width: int = _WIDTH) -> TopView:
     Raises:
         ConfigError: A source is invalid or given twice, or there is none.
     """
-    number(40, 1_000, what="columns")("width", width)
+    width = number(40, 1_000, what="columns")("width", width)
     for text in sources or (None,):
-        if not isinstance(text, str):  # the endpoint_url of a monitor that has none, too
+        if not issubclass(type(text), str):  # the endpoint_url of a monitor that has none, too
             raise ConfigError(
-                f"sources must be endpoints, names of jobs or prometheus=URL, got {text!r}"
+                f"sources must be endpoints, names of jobs or prometheus=URL, got {safe_repr(text)}"
             )
-    found = [source_of(text) for text in sources]
+    found = [source_of(str.__str__(text)) for text in sources]
     names = [source.name for source in found]
     repeated = [name for name in names if names.count(name) > 1]
     if repeated:
@@ -87,8 +88,7 @@ class TopView:
             ConfigError: An argument is invalid.
             MissingExtraError: IPython is not installed.
         """
-        _INTERVAL("interval", interval)
-        _SECONDS("seconds", seconds)
+        interval, seconds = _INTERVAL("interval", interval), _SECONDS("seconds", seconds)
         try:
             display = importlib.import_module("IPython.display").display
         except ModuleNotFoundError as error:

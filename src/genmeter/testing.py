@@ -21,9 +21,10 @@ from opentelemetry.sdk.resources import Resource
 from prometheus_client.parser import text_string_to_metric_families
 
 from genmeter import runtime
-from genmeter.config.checks import count, number, optional
+from genmeter.config.checks import BOOLEAN, TEXT, count, instance_of, number, optional
 from genmeter.config.monitor import MonitorConfig
 from genmeter.errors import ConfigError
+from genmeter.events.values import safe_repr
 from genmeter.exporters.prometheus import PrometheusBridge
 from genmeter.job.meeting import fresh_family
 from genmeter.metrics.meter import BuiltinMeterProvider
@@ -80,7 +81,7 @@ class IsolatedMonitor(GenerationMonitor):
         Args:
             openmetrics: OpenMetrics 1.0 instead of Prometheus text.
         """
-        return self._bridge.render(openmetrics).decode()
+        return self._bridge.render(BOOLEAN("openmetrics", openmetrics)).decode()
 
     def series(self, name: str, **labels: str) -> list[Sample]:
         """Return the matching samples of the page.
@@ -94,6 +95,7 @@ class IsolatedMonitor(GenerationMonitor):
             ConfigError: No metric has that name, since an assertion on a misspelt name would
                 always pass.
         """
+        name = TEXT("name", name)
         samples = [
             sample
             for family in text_string_to_metric_families(self.page())
@@ -102,7 +104,7 @@ class IsolatedMonitor(GenerationMonitor):
         if not any(sample.name == name for sample in samples) and name not in self._names:
             near = difflib.get_close_matches(name, {*self._names, *(s.name for s in samples)}, 1)
             raise ConfigError(
-                f"no metric is named {name!r}"
+                f"no metric is named {safe_repr(name)}"
                 + (f"; did you mean {near[0]!r}?" if near else "; see README.md for the names")
             )
         return [
@@ -135,9 +137,10 @@ class IsolatedMonitor(GenerationMonitor):
             AssertionError: A limit is exceeded, or cannot be checked; the message has the report.
             ConfigError: A limit is invalid, or there is none.
         """
-        optional(count(0))("tokens", tokens)
-        optional(number(0, math.inf, what="USD"))("usd", usd)
-        optional(count(0))("calls", calls)
+        tokens = optional(count(0))("tokens", tokens)
+        usd = optional(number(0, math.inf, what="USD"))("usd", usd)
+        calls = optional(count(0))("calls", calls)
+        BOOLEAN("allow_unread", allow_unread)
         if tokens is None and usd is None and calls is None:
             raise ConfigError("assert_budget needs tokens, usd or calls, got none of them")
         report = self._runtime.token_usage(None)
@@ -195,7 +198,8 @@ def isolated_monitor(
             defaults, regardless of the environment.
         **kwargs: Other arguments of ``GenerationMonitor``.
     """
-    config = config or MonitorConfig()
+    config = MonitorConfig() if config is None else config
+    instance_of(MonitorConfig)("config", config)
     with fresh_runtime() as fresh:
         provider = BuiltinMeterProvider(
             _Owner(fresh),
@@ -218,6 +222,7 @@ def redirected(monitor: GenerationMonitor) -> Iterator[None]:
     Args:
         monitor: The one that records, such as that of :func:`isolated_monitor`.
     """
+    instance_of(GenerationMonitor)("monitor", monitor)
     before = [
         (each, vars(each)) for each in open_monitors(of_any_runtime=True) if each is not monitor
     ]
@@ -257,6 +262,7 @@ def assert_exposition(page: str, expected: str) -> None:
     Raises:
         AssertionError: They differ; the message lists missing and unexpected samples.
     """
+    page, expected = TEXT("page", page), TEXT("expected", expected)
     wanted = _samples(expected)
     names = {name for name, _, _ in wanted}
     found = {sample for sample in _samples(page) if sample[0] in names}

@@ -30,8 +30,9 @@ from genmeter import clock
 from genmeter._version import __version__
 from genmeter.alerting.notify import AlertReceiver
 from genmeter.clock import seconds_left
-from genmeter.config.checks import TEXT, number
+from genmeter.config.checks import NAME, PATH, TEXT, Check, is_a, number
 from genmeter.errors import ConfigError, ExportError
+from genmeter.events.values import UNREADABLE, safe_repr, shown
 from genmeter.pipeline.worker import Worker, catch_all
 
 if TYPE_CHECKING:
@@ -116,9 +117,9 @@ class AlertmanagerHandler(AlertReceiver):
         ends_after: float = 300,
         generator_url: str = "",
     ) -> None:
-        _TIME("timeout", timeout)
-        _TIME("ends_after", ends_after)
-        TEXT("generator_url", generator_url)
+        timeout = _TIME("timeout", timeout)
+        ends_after = _TIME("ends_after", ends_after)
+        generator_url = TEXT("generator_url", generator_url)
         access: dict[str, Any] = {
             "username": username,
             "password": password,
@@ -551,11 +552,12 @@ class Credentials:
         for each in dataclasses.fields(self):
             value = getattr(self, each.name)
             if each.name == "verify":
-                if not isinstance(value, bool):
-                    raise ConfigError(f"verify must be True or False, got {value!r}")
-            elif value is not None and not (isinstance(value, str | Path) and str(value)):
-                shown = "another value" if each.name in _SECRETS else repr(value)
+                _VERIFY("verify", value)
+            elif value is not None and not _is_given(value):
+                shown = "another value" if each.name in _SECRETS else safe_repr(value)
                 raise ConfigError(f"{each.name} must be a non-empty string or None, got {shown}")
+            elif value is not None and each.name.endswith("_file"):
+                PATH(each.name, value)
         self._check_together()
         self.headers()
         if self.ca_file is not None or self.cert_file is not None:
@@ -575,7 +577,9 @@ class Credentials:
             return {}
         token = self.bearer_token or _secret("bearer_token_file", self.bearer_token_file)
         if not _VISIBLE.fullmatch(token):
-            raise ConfigError("the bearer token must be visible ASCII characters only")
+            raise ConfigError(
+                "bearer_token must be visible ASCII characters only, got a value that is not shown here"
+            )
         return {"Authorization": f"Bearer {token}"}
 
     def tls(self) -> ssl.SSLContext:
@@ -628,24 +632,39 @@ class Credentials:
 # --- checks of arguments ---------------------------------------------------------------------------
 
 
+_VERIFY = Check("True or False", lambda value: isinstance(value, bool))
+
+
+def _is_given(value: object) -> bool:
+    return bool(str(value)) if is_a(value, Path) else type(value) is str and bool(value)
+
+
 def _named(urls: object) -> list[tuple[str, object]]:
-    if isinstance(urls, str):
+    if is_a(urls, str):
         return [("urls", urls)]
-    if not isinstance(urls, Sequence) or not urls:
+    try:
+        found = list(urls) if is_a(urls, Sequence) else []  # type: ignore[call-overload]
+    except UNREADABLE:
+        found = []
+    if not found:
         raise ConfigError(
-            f"urls must be an address such as 'http://alertmanager:9093', or a list, got {urls!r}"
+            "urls must be an address such as 'http://alertmanager:9093', or a list, got "
+            f"{safe_repr(urls)}"
         )
-    return [(f"urls[{number}]", url) for number, url in enumerate(urls)]
+    return [(f"urls[{number}]", url) for number, url in enumerate(found)]
 
 
 def _split(url: object, name: str) -> SplitResult:
     # A password can be anywhere in an invalid address.
-    shown = "a text that may contain a password" if "@" in str(url) else repr(url)
+    shown = safe_repr(url)
+    if issubclass(type(url), str):
+        url = str.__str__(url)
+        shown = "a text that may contain a password" if "@" in url else safe_repr(url)
     problem = (
         f"{name} must be an http or https address such as 'http://alertmanager:9093', without a "
         f"query and without {_API}, got {shown}"
     )
-    if not isinstance(url, str) or not _VISIBLE.fullmatch(url):
+    if type(url) is not str or not _VISIBLE.fullmatch(url):
         raise ConfigError(problem)
     try:
         parts = urlsplit(url)
@@ -657,23 +676,27 @@ def _split(url: object, name: str) -> SplitResult:
     return parts
 
 
-def _checked_labels(labels: object) -> dict[str, str]:
+def _checked_labels(labels: Any) -> dict[str, str]:
     if labels is None:
         return {}
-    if not isinstance(labels, Mapping):
-        raise ConfigError(f"labels must be a dict of names to texts, got {labels!r}")
-    for name, value in labels.items():
-        if not isinstance(name, str) or not _LABEL.fullmatch(name) or name in _RESERVED_LABELS:
+    try:
+        items: dict[str, str] | None = dict(labels) if is_a(labels, Mapping) else None
+    except UNREADABLE:
+        items = None
+    if items is None:
+        raise ConfigError(f"labels must be a dict of names to texts, got {safe_repr(labels)}")
+    for name, value in items.items():
+        if type(name) is not str or not _LABEL.fullmatch(name) or name in _RESERVED_LABELS:
             raise ConfigError(
                 "labels must have names of letters, digits and underscores, no digit first, and "
-                f"none of {', '.join(_RESERVED_LABELS)}, which every alert has, got {name!r}"
+                f"none of {', '.join(_RESERVED_LABELS)}, which every alert has, got {safe_repr(name)}"
             )
-        if not isinstance(value, str) or not value:
-            raise ConfigError(f"labels[{name!r}] must be a non-empty string, got {value!r}")
-    return dict(labels)
+        NAME(f"labels[{name!r}]", value)
+    return items
 
 
 def _secret(name: str, path: Any) -> str:
+    path = PATH(name, path)
     try:
         text = Path(path).read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:
@@ -684,7 +707,7 @@ def _secret(name: str, path: Any) -> str:
 
 
 def _unreadable(name: str, path: object, error: Exception) -> str:
-    return f"{name} must be a readable file, got {str(path)!r}: {error}"
+    return f"{name} must be a readable file, got {safe_repr(path)}: {shown(error)}"
 
 
 def _with_user(credentials: Credentials, parts: SplitResult, name: str) -> Credentials:

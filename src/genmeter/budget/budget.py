@@ -38,6 +38,7 @@ TIMEOUT = 600.0
 _POLL = 1.0  # seconds until a waiting reservation looks itself, should the drain have no thread
 _SCOPE = one_of("monitor", "job")
 _TOKENS = optional(count())
+_RESERVED = optional(count(0, 2**63))  # an error must be able to show it
 _USD = optional(number(0, MAX_USD, what="USD"))
 _WAIT = optional(SECONDS)
 
@@ -196,8 +197,7 @@ class Budget:
             UnpricedModelError: As :meth:`has_room`.
             BudgetUnavailableError: As :meth:`has_room`.
         """
-        _TOKENS("tokens", tokens)
-        _USD("usd", usd)
+        tokens, usd = _RESERVED("tokens", tokens), _USD("usd", usd)
         limit = self._owned.terms.limit
         for name, value, most in (("tokens", tokens, limit.tokens), ("usd", usd, limit.usd)):
             if value is None and most is not None:
@@ -205,7 +205,7 @@ class Budget:
                     f"{name} must be set, since the budget limits it, got None; pass the most that "
                     "the block can use"
                 )
-        _WAIT("timeout", timeout)
+        timeout = _WAIT("timeout", timeout)
         return Reservation(self._owned, tokens or 0, usd or 0.0, timeout)
 
 

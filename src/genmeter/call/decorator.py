@@ -5,10 +5,13 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from genmeter.call.streams import is_manager
 from genmeter.errors import ConfigError
+from genmeter.events.capture import lookup
+from genmeter.events.values import safe_repr
 from genmeter.usage.reading import is_stream
 
 if TYPE_CHECKING:
@@ -62,7 +65,7 @@ def decorated(function: Callable[..., Any], begin: Callable[[], Call]) -> Callab
     """
     if not callable(function):
         raise ConfigError(
-            f"monitor.generation() cannot decorate {function!r}, which is not callable; "
+            f"monitor.generation() cannot decorate {safe_repr(function)}, which is not callable; "
             "put @classmethod above @monitor.generation(...)"
         )
     if inspect.isgeneratorfunction(function):
@@ -93,7 +96,8 @@ def decorated(function: Callable[..., Any], begin: Callable[[], Call]) -> Callab
         except BaseException:
             call.__exit__(*sys.exc_info())
             raise
-        if inspect.iscoroutine(result):
+        # By type(), since a result may raise if it is asked for its class.
+        if issubclass(type(result), CoroutineType):
             # A callable that returns a coroutine without being an async function.
             return _end_when_awaited(result, call)
         return _end_with(result, call)
@@ -105,8 +109,8 @@ def _end_with(result: Any, call: Call) -> Any:
     """Read a result and end the call, or let it end with the stream that is returned."""
     if is_stream(result) or is_manager(result):
         return call.stream_to_end(result)
-    if type(result) is dict and is_stream(result.get("stream")):  # Bedrock's
-        return {**result, "stream": call.stream_to_end(result["stream"])}
+    if type(result) is dict and is_stream(stream := lookup(result, "stream")):  # Bedrock's
+        return {**result, "stream": call.stream_to_end(stream)}
     call.usage(result)
     call.__exit__(None, None, None)
     return result

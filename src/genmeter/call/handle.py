@@ -156,7 +156,8 @@ class GenerationHandle:
         )
 
     def __repr__(self) -> str:
-        return f"<GenerationHandle of {self.model or 'the default model'}, step {self._step}>"
+        model, step = capture_label(self.model), capture_label(self._step)  # which may raise
+        return f"<GenerationHandle of {model or 'the default model'}, step {step}>"
 
     @property
     def model(self) -> str | None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from genmeter.config._declare import Declared, declare
 from genmeter.config.checks import (
@@ -21,12 +21,14 @@ from genmeter.config.checks import (
     Check,
     count,
     instance_of,
+    is_a,
     number,
     one_of,
     optional,
     tuple_of,
 )
 from genmeter.errors import ConfigError
+from genmeter.events.values import UNREADABLE, safe_repr, shown
 from genmeter.schema.alerts import ALERT_RULES
 from genmeter.schema.metrics import INSTRUMENTS
 from genmeter.schema.query import INSTANCE, JOB, Ratio, Selector, duration
@@ -281,15 +283,19 @@ class AlertSettings(Declared):
             ConfigError: It cannot be read, or has an invalid value.
         """
         try:
+            path = str.__str__(os.fspath(path))
+        except UNREADABLE:
+            raise ConfigError(f"the alerts' file must be a path, got {safe_repr(path)}") from None
+        try:
             table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ConfigError(
-                f"the alerts' file {str(path)!r} cannot be read: {error}; correct the file or its path"
+                f"the alerts' file {safe_repr(path)} cannot be read: {shown(error)}; correct the file or its path"
             ) from error
         try:
             return cls._from_table(table)
         except ConfigError as error:
-            raise ConfigError(f"the alerts' file {str(path)!r}: {error}") from error
+            raise ConfigError(f"the alerts' file {safe_repr(path)}: {error}") from error
 
     @classmethod
     def _from_table(cls, table: dict[str, Any]) -> Self:
@@ -304,7 +310,7 @@ class AlertSettings(Declared):
         return cls(**values)
 
     @classmethod
-    def coerce(cls, value: object) -> AlertSettings:
+    def coerce(cls, value: Any) -> AlertSettings:
         """Return settings for settings, the path of a file, or None (the defaults).
 
         Raises:
@@ -312,11 +318,13 @@ class AlertSettings(Declared):
         """
         if value is None:
             return AlertSettings()
-        if isinstance(value, AlertSettings):
-            return value
-        if isinstance(value, str | os.PathLike):
+        if is_a(value, AlertSettings):
+            return cast("AlertSettings", value)
+        if is_a(value, str, os.PathLike):
             return cls.from_file(value)
-        raise ConfigError(f"alerts must be AlertSettings(...) or a TOML file's path, got {value!r}")
+        raise ConfigError(
+            f"alerts must be AlertSettings(...) or a TOML file's path, got {safe_repr(value)}"
+        )
 
 
 def seconds(text: object) -> float:

@@ -16,12 +16,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
+from itertools import islice
 from numbers import Real
 from typing import Any
 
 from genmeter import clock
-from genmeter.errors import ConfigError
-from genmeter.events.values import MAX_LABEL, label_text
+from genmeter.errors import ConfigError, GenmeterError
+from genmeter.events.values import MAX_LABEL, UNREADABLE, label_text, safe_repr
 
 __all__ = [
     "BOOLEAN",
@@ -42,6 +43,7 @@ __all__ = [
     "check_pair",
     "count",
     "instance_of",
+    "is_a",
     "number",
     "one_of",
     "optional",
@@ -49,6 +51,7 @@ __all__ = [
     "tuple_of",
 ]
 
+_MAX_HANDLERS = 10_000
 MAX = sys.float_info.max
 """The largest finite number."""
 
@@ -88,9 +91,11 @@ class Check:
         except ConfigError as error:
             joint = "" if str(error).startswith("[") else ": "  # an item starts with its index
             raise ConfigError(f"{name}{joint}{error}") from error
-        except (TypeError, ValueError, ArithmeticError):
+        except GenmeterError:
+            raise  # a missing extra
+        except UNREADABLE:
             pass
-        shown = "a value that is not shown here" if self.is_secret else repr(value)
+        shown = "a value that is not shown here" if self.is_secret else safe_repr(value)
         raise ConfigError(f"{name} must be {self.what}, got {shown}")
 
     def read(self, text: str) -> Any:
@@ -129,7 +134,14 @@ def number(
         if isinstance(value, bool) or not isinstance(value, Real):
             raise TypeError(value)
         # An int may be too large for a float; NumPy would compare in its own precision.
-        exact = value if isinstance(value, int) else float(value)
+        # By the classes' own methods: those of a subclass may raise later.
+        exact: float = (
+            int.__index__(value)
+            if isinstance(value, int)
+            else float.__float__(value)
+            if isinstance(value, float)
+            else float(value)
+        )
         if not (min_ <= exact <= max_ and above < exact < below):
             raise ValueError(value)
         return exact
@@ -160,12 +172,29 @@ PORT = count(0, 65_535)
 def one_of(*values: str) -> Check:
     """Check that a text is one of some words."""
     return Check(
-        f"one of {', '.join(values)}", lambda value: isinstance(value, str) and value in values
+        f"one of {', '.join(values)}",
+        lambda value: isinstance(value, str) and str.__str__(value) in values,
+        str.__str__,
     )
 
 
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value)
+    return isinstance(value, str) and bool(str.__str__(value))
+
+
+def _is_path(value: Any) -> bool:
+    text = os.fspath(value)
+    # A name that cannot be encoded raises.
+    name = os.fsencode(str.__str__(text)) if isinstance(text, str) else b""
+    return bool(name) and b"\0" not in name
+
+
+def _some(value: Any) -> list[Any]:
+    # An iterator may have no end.
+    found = list(islice(value, _MAX_HANDLERS + 1))
+    if len(found) > _MAX_HANDLERS:
+        raise ValueError(value)
+    return found
 
 
 def _value_of(value: Any) -> Any:
@@ -185,22 +214,27 @@ BOOLEAN = Check(
     lambda value: isinstance(value, bool),
     parse=lambda text: _BOOLEANS.get(text.lower(), text),
 )
-TEXT = Check("a text", lambda value: isinstance(value, str))
-NAME = Check("a text that is not empty", _is_text)
-SECRET = Check("a text that is not empty", _is_text, is_secret=True)
+# A text of a subclass becomes a true one, whose methods do not raise later.
+TEXT = Check("a text", lambda value: isinstance(value, str), str.__str__)
+NAME = Check("a text that is not empty", _is_text, str.__str__)
+SECRET = Check("a text that is not empty", _is_text, str.__str__, is_secret=True)
 # In HTTP's basic authentication a colon ends the name.
 USERNAME = Check(
-    "a text that is not empty and has no colon", lambda value: _is_text(value) and ":" not in value
+    "a text that is not empty and has no colon",
+    lambda value: _is_text(value) and ":" not in str.__str__(value),
+    str.__str__,
 )
 PATH = Check(
     "a path that is not empty",
-    lambda value: isinstance(value, str | os.PathLike) and bool(str(value)),
+    _is_path,
+    # A text of a subclass becomes a true one; a path stays what it is.
+    lambda value: str.__str__(value) if isinstance(value, str) else value,
 )
 LABEL = Check(
     f"a text of 1 to {MAX_LABEL} characters, without control characters, lone surrogates or "
     "spaces around them",
     _is_label,
-    lambda value: str(_value_of(value)),
+    lambda value: str.__str__(_value_of(value)),
 )
 
 
@@ -211,12 +245,21 @@ CALLABLE = Check("a function", callable)
 HANDLERS = Check(
     "a list of handlers, or None",
     lambda value: value is None or (isinstance(value, Iterable) and not isinstance(value, str)),
-    lambda value: [] if value is None else list(value),
+    lambda value: [] if value is None else _some(value),
 )
 WINDOW = Check(
     "a datetime.timedelta, or None for all",
     lambda value: value is None or isinstance(value, timedelta),
+    lambda value: None if value is None else timedelta.__add__(value, timedelta(0)),
 )
+
+
+def is_a(value: Any, *kinds: type) -> bool:
+    """Return whether a value is of one of some classes; one that raises when it is asked is not."""
+    try:
+        return isinstance(value, kinds)
+    except UNREADABLE:
+        return False
 
 
 def instance_of(kind: type) -> Check:
@@ -267,7 +310,7 @@ def check_pair(name: str, value: object, partner: str, other: object, *, shown: 
     """
     if value is not None and other is None:
         raise ConfigError(
-            f"{name} must be set together with {partner}, got {shown or repr(value)} without "
+            f"{name} must be set together with {partner}, got {shown or safe_repr(value)} without "
             f"{partner}; set both or neither"
         )
 
@@ -280,7 +323,8 @@ def start_of(window: Any) -> float | None:
     Raises:
         ConfigError: ``window`` is not a timedelta.
     """
-    if WINDOW("window", window) is None:
+    window = WINDOW("window", window)
+    if window is None:
         return None
     # Not now, since the window would contain an event of this moment.
     return clock.now() - window.total_seconds() if window > timedelta(0) else math.inf

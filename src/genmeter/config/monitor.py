@@ -14,6 +14,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from genmeter.config._declare import Declared, build, declare, variables
@@ -26,6 +27,7 @@ from genmeter.config.checks import (
     PORT,
     SECONDS,
     SECRET,
+    TEXT,
     USERNAME,
     Check,
     check_pair,
@@ -228,12 +230,14 @@ _OWN_SERIES = frozenset(
 
 
 _KINDS = tuple(each.value for each in Kind if not each.value.startswith("observable"))
+_MAX_BOUNDS = 10_000
 _MAX_UNIT = 63  # OpenTelemetry's own limit
 # Names of record_metric are labels too, so they have the same limit.
 _NAME_PATTERN = re.compile(rf"[A-Za-z][A-Za-z0-9_./-]{{0,{MAX_LABEL - 1}}}")
 _METRIC_NAME = Check(
     f"a letter and then at most {MAX_LABEL - 1} letters, digits, '_', '.', '-' or '/'",
     lambda value: _NAME_PATTERN.fullmatch(value) is not None,
+    str.__str__,
 )
 _UNIT = Check(
     f"at most {_MAX_UNIT} printable ASCII characters",
@@ -251,7 +255,9 @@ _HELP = Check(
 
 
 def _bounds(value: Any) -> tuple[float, ...]:
-    bounds = tuple(map(float, value))
+    bounds = tuple(map(float, islice(value, _MAX_BOUNDS + 1)))  # an iterator may have no end
+    if len(bounds) > _MAX_BOUNDS:
+        raise ValueError(value)
     if list(bounds) != sorted(set(bounds)) or not all(map(math.isfinite, bounds)):
         raise ValueError(value)
     return bounds
@@ -476,7 +482,7 @@ class MonitorConfig(Declared):
         Raises:
             ConfigError: A variable is invalid; the message names it.
         """
-        environ = os.environ if environ is None else environ
+        environ = os.environ if environ is None else _VARIABLES("environ", environ)
         _warn_of_unknown(environ)
         return build(cls, environ, overrides)
 
@@ -486,6 +492,12 @@ def describe_environment() -> list[tuple[str, str, str]]:
     return list(variables(MonitorConfig))
 
 
+_VARIABLES = Check(
+    "a mapping of variables to their texts",
+    lambda value: isinstance(value, Mapping),
+    lambda value: {TEXT("a name", name): TEXT(name, text) for name, text in value.items()},
+    is_secret=True,
+)
 _READ_ELSEWHERE = ("GENMETER_HOOKS",)  # by entry points, before there is a monitor
 
 

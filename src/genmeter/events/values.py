@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MAX_COUNT",
     "MAX_LABEL",
+    "MAX_REPR",
     "MAX_SECONDS",
     "MAX_TIME",
     "MAX_VALUE",
@@ -30,6 +31,7 @@ __all__ = [
     "clean_text",
     "is_boolean",
     "label_text",
+    "safe_repr",
     "safe_text",
     "shown",
     "to_number",
@@ -52,6 +54,8 @@ object's own, for example from a property that reads a cancelled future.
 """
 OTHER = "other"
 """The value of a label once its limit is reached."""
+MAX_REPR = 500
+"""Longest text of a value in an error, in characters."""
 MAX_LABEL = 128
 """Longest label value, in characters."""
 _MAX_SHOWN = 200
@@ -158,6 +162,21 @@ def shown(value: Any) -> str:
     """Return the start of a value's text in one line, for a message."""
     text = safe_text(value, _MAX_SHOWN)
     return "an object that cannot be shown" if text is None else text.translate(_CONTROLS)
+
+
+def safe_repr(value: Any) -> str:
+    """Return the ``repr()`` of a value for an error, or what can be said of a value without one.
+
+    A long one is cut at :data:`MAX_REPR` characters.
+    """
+    try:
+        text = repr(value)
+        text = str.__getitem__(text, slice(0, MAX_REPR + 1))
+    except UNREADABLE:
+        # By type's own property: that of a metaclass may raise.
+        name = type.__dict__["__name__"].__get__(type(value))
+        return f"an object of {name} that cannot be shown"
+    return clean_text(text if len(text) <= MAX_REPR else f"{text[:MAX_REPR]}...")
 
 
 def clean_text(value: str) -> str:

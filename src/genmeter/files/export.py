@@ -8,7 +8,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from genmeter.config.checks import WINDOW, is_a
 from genmeter.errors import ConfigError, ExportError
+from genmeter.events.values import UNREADABLE, safe_repr
 from genmeter.files._formats import FORMATS
 from genmeter.files.atomic import AtomicFiles
 from genmeter.history.frames import iso_time
@@ -53,52 +55,60 @@ def export(
         ConfigError: ``output_path`` or ``window`` is invalid.
         MissingExtraError: ``excel`` or ``parquet`` needs a package that is not installed.
     """
-    write = FORMATS.get(format) if isinstance(format, str) else None
+    name = str.__str__(format) if issubclass(type(format), str) else ""
+    write = FORMATS.get(name)
     if write is None:
-        raise ExportError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
-    if window is not None and not isinstance(window, timedelta):
-        raise ConfigError(f"window must be a datetime.timedelta or None, got {window!r}")
-    manifest = _manifest(snapshot, format, window)
+        raise ExportError(f"format must be one of {', '.join(FORMATS)}, got {safe_repr(format)}")
+    if window is not None and not is_a(window, timedelta):
+        raise ConfigError(f"window must be a datetime.timedelta or None, got {safe_repr(window)}")
+    window = WINDOW("window", window)
+    manifest = _manifest(snapshot, name, window)
+    path = ""
     try:
-        path = _checked(output_path)
+        path = _text_of(output_path)
+        target = _checked(path)
         with AtomicFiles() as files:
-            written = write(snapshot, path, manifest, files)
+            written = write(snapshot, target, manifest, files)
     except OSError as error:
         raise ExportError(
-            f"output_path {str(output_path)!r} cannot be written ({error.strerror or error}); use "
+            f"output_path {safe_repr(path)} cannot be written ({error.strerror or error}); use "
             "a folder that is writable and has free space"
         ) from error
     if "kept_since" in manifest:
         _logger.warning(
             "%s is complete only since %s, because older rows were overwritten; raise "
             "history.capacity (GENMETER_HISTORY_CAPACITY) to export more",
-            path,
+            target,
             manifest["kept_since"],
         )
     if "data_cut" in manifest:
         _logger.warning(
             "%s lacks the metadata of %d rows, which exceeded the history's limit; raise "
             "history.metadata_bytes (GENMETER_HISTORY_METADATA_BYTES) to export more",
-            path,
+            target,
             manifest["data_cut"],
         )
     return written
 
 
-def _checked(output_path: Any) -> Path:
+def _text_of(output_path: Any) -> str:
     try:
-        text = os.fspath(output_path)
+        text = str.__str__(os.fspath(output_path))
         os.fsencode(text)
-    except (TypeError, UnicodeEncodeError):
-        text = None
-    if not isinstance(text, str) or not text.strip() or "\0" in text:
-        raise ConfigError(f"output_path must be the path of a file, got {output_path!r}")
+    except UNREADABLE:
+        text = ""
+    if not text.strip() or "\0" in text:
+        raise ConfigError(f"output_path must be the path of a file, got {safe_repr(output_path)}")
+    return text
+
+
+def _checked(text: str) -> Path:
     # The target of a link is replaced, not the link.
     path = Path(os.path.realpath(text))
     if path.is_dir() or text.endswith(("/", os.sep)):
-        raise ConfigError(f"output_path must be a file, got the folder {text!r}")
+        raise ConfigError(f"output_path must be a file, got the folder {safe_repr(text)}")
     if path.exists() and not path.is_file():
-        raise ConfigError(f"output_path must be a regular file, got {text!r}")
+        raise ConfigError(f"output_path must be a regular file, got {safe_repr(text)}")
     return path
 
 

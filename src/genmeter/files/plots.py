@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from genmeter.errors import ConfigError, MissingExtraError
+from genmeter.events.values import UNREADABLE, safe_repr
 from genmeter.files._plot_scales import (
     MIN_SECONDS,
     duration_name,
@@ -172,11 +173,11 @@ def _new_picture(figsize: Any) -> Picture:
 
     try:
         width, height = map(float, figsize[:2])
-    except (TypeError, ValueError):
+    except UNREADABLE:
         width = height = math.nan
     if not (0 < width < math.inf and 0 < height < math.inf):
         raise ConfigError(
-            f"figsize must be width and height in inches, each above 0; got {figsize!r}"
+            f"figsize must be width and height in inches, each above 0; got {safe_repr(figsize)}"
         )
     return Picture((width, height))
 

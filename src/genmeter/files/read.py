@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from genmeter.errors import ConfigError, ExportError, MissingExtraError
+from genmeter.events.values import UNREADABLE, safe_repr, shown
 from genmeter.files._formats import MANIFEST_KEY, gaps_in, gaps_path
 from genmeter.history.frames import SAMPLE_METADATA, utc_index
 from genmeter.history.metadata import add_to_fixed, empty_column, metadata_columns
 
 if TYPE_CHECKING:
-    import os
-
     import pandas as pd
 
 __all__ = ["read_export"]
@@ -52,20 +52,21 @@ def read_export(path: str | os.PathLike[str]) -> pd.DataFrame:
         MissingExtraError: Parquet needs pyarrow, which is not installed.
     """
     try:
-        place = Path(path)
-    except TypeError:
-        raise ConfigError(f"path must be the path of an export, got {path!r}") from None
+        text = str.__str__(os.fspath(path))
+        place = Path(text)
+    except UNREADABLE:
+        raise ConfigError(f"path must be the path of an export, got {safe_repr(path)}") from None
     try:
         return _read(place)
     except (ConfigError, ExportError, MissingExtraError):
         raise
     except OSError as error:
         raise ExportError(
-            f"path {str(path)!r} cannot be read ({error.strerror or error}); make it readable"
+            f"path {safe_repr(text)} cannot be read ({error.strerror or error}); make it readable"
         ) from error
     except Exception as error:  # readers raise anything for a damaged file
         raise ExportError(
-            f"path {str(path)!r} is damaged or not an export ({error}); use a file that "
+            f"path {safe_repr(text)} is damaged or not an export ({shown(error)}); use a file that "
             "export_metrics() wrote as JSON or Parquet"
         ) from error
 
@@ -75,7 +76,7 @@ def _read(path: Path) -> pd.DataFrame:
     if path.suffix.lower() in _SPREADSHEETS:
         raise _spreadsheet_error(path)
     if not path.exists():
-        raise ConfigError(f"path must be an existing file, got {str(path)!r}")
+        raise ConfigError(f"path must be an existing file, got {safe_repr(str(path))}")
     with path.open("rb") as file:
         beginning = file.read(4)
     if beginning == b"PAR1":

@@ -65,8 +65,8 @@ class _FileHandler:
 
     def __init__(self, log_dir: str | Path, *, max_bytes: int | None = None, keep: int = 5) -> None:
         self.log_dir = Path(PATH("log_dir", log_dir))
-        optional(count(1))("max_bytes", max_bytes)
-        count(1)("keep", keep)
+        max_bytes = optional(count(1))("max_bytes", max_bytes)
+        keep = count(1)("keep", keep)
         self.log_file = self.log_dir / self._NAME
         self._lines = LineFile(self.log_file, max_bytes=max_bytes, keep=keep)
 
@@ -123,7 +123,7 @@ class FileMetricHandler(_FileHandler):
         job: str | None = None,
     ) -> None:
         super().__init__(log_dir, max_bytes=max_bytes, keep=keep)
-        optional(TEXT)("job", job)
+        job = optional(TEXT)("job", job)
         self._run = JournalRun(self._lines.path, job)
 
     def handle_metric(self, metric_name: str, value: float, metadata: dict[str, Any]) -> None:

@@ -29,5 +29,19 @@ def on_aside(name: str, function: Callable[[str], object]) -> None:
     Args:
         name: Of the hook, which was installed.
         function: Called once, on any thread; what it raises is dropped.
+
+    Raises:
+        ConfigError: No such hook was installed, or ``function`` is not callable.
     """
-    hooks[name].on_aside(function)
+    from genmeter.config.checks import CALLABLE
+    from genmeter.errors import ConfigError
+    from genmeter.events.values import safe_repr
+
+    CALLABLE("function", function)
+    hook = hooks.get(name) if type(name) is str else None
+    if hook is None:
+        raise ConfigError(
+            f"name must be of a hook that was installed ({', '.join(sorted(hooks)) or 'none is'}), "
+            f"got {safe_repr(name)}"
+        )
+    hook.on_aside(function)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Self, TypeVar, ove
 
 from genmeter.errors import ConfigError
 from genmeter.events.capture import lookup
+from genmeter.events.values import safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
@@ -69,9 +70,11 @@ def step(name: str) -> Step:
     Raises:
         ConfigError: ``name`` is not a text, or empty.
     """
-    if not isinstance(name, str) or not name.strip():
-        raise ConfigError(f'name must be a text such as "judge", got {name!r}')
-    return Step(str(name))
+    # By type(), since a value may raise if it is asked for its class.
+    text = str.__str__(name) if issubclass(type(name), str) else ""
+    if not text.strip():
+        raise ConfigError(f'name must be a text such as "judge", got {safe_repr(name)}')
+    return Step(text)
 
 
 class Step:
@@ -129,7 +132,7 @@ class Step:
         """
         if not callable(function):
             raise ConfigError(
-                f"genmeter.step() cannot decorate {function!r}, which is not callable; put "
+                f"genmeter.step() cannot decorate {safe_repr(function)}, which is not callable; put "
                 "@classmethod above @genmeter.step(...)"
             )
         if inspect.isgeneratorfunction(function):

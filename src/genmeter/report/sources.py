@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from genmeter.errors import ConfigError, GenmeterError
+from genmeter.events.values import safe_repr
 from genmeter.report._job_details import add_job
 from genmeter.report.endpoint import Page, endpoint_address, read_endpoint
 from genmeter.report.export import Export
@@ -303,7 +304,7 @@ def _checked(path: Path, read: Callable[[Path], _T]) -> _T:
         return read(path)
     except OSError as error:
         raise ConfigError(
-            f"source={str(path)!r} cannot be read: {error.strerror or error}; check the file "
+            f"source={safe_repr(str(path))} cannot be read: {error.strerror or error}; check the file "
             "and its path"
         ) from error
 
@@ -334,7 +335,7 @@ def _is_journal(path: Path) -> bool:
         return False
     raise ConfigError(
         f"source must be a journal (metrics.jsonl or its folder), an export, or the address of an "
-        f"endpoint such as http://127.0.0.1:9464/metrics, got {str(path)!r}"
+        f"endpoint such as http://127.0.0.1:9464/metrics, got {safe_repr(str(path))}"
     )
 
 

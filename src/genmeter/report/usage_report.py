@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from genmeter.config.checks import WINDOW, one_of
 from genmeter.config.prices import PriceTable
 from genmeter.errors import ConfigError
+from genmeter.events.values import UNREADABLE, safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -217,25 +219,22 @@ def _keys(by: str | Iterable[str]) -> tuple[str, ...]:
     from genmeter.report.usage_table import GROUP_KEYS
 
     try:
-        given: tuple[Any, ...] = tuple(by.split(",") if isinstance(by, str) else by)
-        keys = tuple(key.strip() for key in given)
+        given = by.split(",") if isinstance(by, str) else islice(by, len(GROUP_KEYS) + 1)
+        keys = tuple(str.strip(key) for key in given)
         is_valid = 0 < len(set(keys) & set(GROUP_KEYS)) == len(keys)
-    except (TypeError, AttributeError):
+    except UNREADABLE:
         is_valid = False
     if not is_valid:
         raise ConfigError(
-            f"by must be some of {', '.join(GROUP_KEYS)}, each at most once, got {by!r}"
+            f"by must be some of {', '.join(GROUP_KEYS)}, each at most once, got {safe_repr(by)}"
         )
     return keys
 
 
 def _path(number: int, source: str | os.PathLike[str]) -> str:
     try:
-        path = os.fspath(source)
-    except TypeError:
-        path = None
-    if not isinstance(path, str):
+        return str.__str__(os.fspath(source))
+    except UNREADABLE:
         raise ConfigError(
-            f"sources[{number}] must be a path, an address or a pattern, got {source!r}"
-        )
-    return path
+            f"sources[{number}] must be a path, an address or a pattern, got {safe_repr(source)}"
+        ) from None

@@ -20,6 +20,7 @@ __all__ = ["log_usage"]
 
 # MLflow accepts these in the names of metrics.
 _FORBIDDEN = re.compile(r"[^A-Za-z0-9_\-. :/]")
+_MAX_SHOWN = 200
 
 
 def log_usage(
@@ -50,8 +51,11 @@ def log_usage(
         ConfigError: The tracker is none of these, or ``prefix`` has other characters than letters,
             digits and ``_-. :/``.
     """
-    if not isinstance(prefix, str) or not prefix or _FORBIDDEN.search(prefix):
-        raise ConfigError(f"prefix must be text of letters, digits and _-. :/, got {prefix!r}")
+    given = _shown(prefix)
+    # By type(), since a value may raise if it is asked for its class.
+    prefix = str.__str__(prefix) if issubclass(type(prefix), str) else ""
+    if not prefix or _FORBIDDEN.search(prefix):
+        raise ConfigError(f"prefix must be text of letters, digits and _-. :/, got {given}")
     notes = list(notes)
     metrics = _known(f"{prefix}/", total) | {f"{prefix}/is_exact": float(not notes)}
     found = frame.to_dict("records")
@@ -64,22 +68,34 @@ def log_usage(
     # Both write tables as JSON, which has no NA.
     rows = frame.astype(object).where(frame.notna(), None)
     # By what they offer: neither package is imported for this.
-    if callable(getattr(tracker, "log_metrics", None)) and callable(
-        getattr(tracker, "log_table", None)
-    ):
+    if _offers(tracker, "log_metrics", "log_table"):
         tracker.log_metrics(metrics)
         tracker.log_table(rows, f"{prefix}/usage.json")
         if text:
             tracker.log_text(text, f"{prefix}/notes.txt")
         return
     table = getattr(sys.modules.get("wandb"), "Table", None)
-    if table is None or not callable(getattr(tracker, "log", None)):
+    if table is None or not _offers(tracker, "log"):
         raise ConfigError(
             "tracker must be the module mlflow, the module wandb or a run of wandb.init(), "
-            f"got {tracker!r}"
+            f"got {_shown(tracker)}"
         )
     values: dict[str, Any] = {**metrics, f"{prefix}/usage": table(dataframe=rows)}
     tracker.log(values | ({f"{prefix}/notes": text} if text else {}))
+
+
+def _offers(tracker: Any, *names: str) -> bool:
+    try:
+        return all(callable(getattr(tracker, name, None)) for name in names)
+    except Exception:
+        return False
+
+
+def _shown(value: Any) -> str:
+    """Return a text as it is written, and of anything else its class: its own text may raise."""
+    if type(value) is str:
+        return repr(value[:_MAX_SHOWN])
+    return f"an object of {type.__dict__['__name__'].__get__(type(value))}"
 
 
 def _paths(rows: Sequence[tuple[str | None, ...]]) -> list[str]:

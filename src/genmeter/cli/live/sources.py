@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from prometheus_client import Metric
 
 from genmeter.errors import ConfigError
+from genmeter.events.values import safe_repr
 from genmeter.exporters.prometheus import PrometheusBridge
 from genmeter.job.job import JobError
 from genmeter.job.reader import JobReader
@@ -86,7 +87,7 @@ def source_of(text: str) -> Source:
     if _JOB_NAME.fullmatch(text) and not text.endswith((".jsonl", ".json", ".parquet")):
         return NamedJob(text)
     raise ConfigError(
-        f"SOURCE must be {_FORMS}, got {text!r}; genmeter report reads journals and exports"
+        f"SOURCE must be {_FORMS}, got {safe_repr(text)}; genmeter report reads journals and exports"
     )
 
 

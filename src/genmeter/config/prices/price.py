@@ -59,6 +59,8 @@ def _changes(value: Any) -> tuple[tuple[str, Change], ...]:
 
 
 def _pairs(value: Any) -> list[tuple[Any, Any]]:
+    if not isinstance(value, Mapping | tuple | list):  # what has other keys may have no end
+        raise TypeError(value)
     return list(dict(value).items())
 
 

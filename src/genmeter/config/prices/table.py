@@ -11,14 +11,15 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from genmeter.config.checks import Check
+from genmeter.config.checks import PATH, Check, is_a
 from genmeter.config.prices._price_list import PriceList, finite_time
 from genmeter.config.prices._rates import Steps, rates_at
 from genmeter.config.prices.price import Price, PriceLike, changed, parse_price
 from genmeter.errors import ConfigError
 from genmeter.events.answers import Answer, TokenCounts
+from genmeter.events.values import UNREADABLE, safe_repr, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -110,7 +111,8 @@ class PriceTable:
         Raises:
             ConfigError: The file cannot be read or parsed, or has an invalid price.
         """
-        where = f"prices file {str(path)!r}"
+        path = os.fspath(PATH("prices, by its path,", path))
+        where = f"prices file {safe_repr(path)}"
         suffix = Path(path).suffix.lower()
         if suffix not in _READERS:
             raise ConfigError(f"{where} must end in {' or '.join(_READERS)}, got {suffix!r}")
@@ -118,7 +120,7 @@ class PriceTable:
             prices = _READERS[suffix](Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ConfigError(
-                f"{where} cannot be read: {error}; correct the file or its path"
+                f"{where} cannot be read: {shown(error)}; correct the file or its path"
             ) from error
         return cls._chain((_parse(prices, where),), None)
 
@@ -151,19 +153,30 @@ class PriceTable:
             ConfigError: The value is invalid.
             MissingExtraError: The value is ``"genai-prices"``, which is not installed.
         """
-        if value is None or isinstance(value, PriceTable):
-            return value
-        if isinstance(value, Mapping):
-            return PriceTable(value)
-        if value == _LIST:
+        try:
+            return cls._coerce(value)
+        except RecursionError:
+            raise ConfigError("prices must not be lists in lists without end") from None
+
+    @classmethod
+    def _coerce(cls, given: Any) -> PriceTable | None:
+        if given is None:
+            return None
+        if is_a(given, PriceTable):
+            return cast("PriceTable", given)
+        if is_a(given, Mapping):
+            return PriceTable(given)
+        if is_a(given, str) and str.__str__(given) == _LIST:
             return cls.from_genai_prices()
-        if isinstance(value, str | Path):
-            return cls.from_file(value)
-        if isinstance(value, list | tuple):
-            return cls._coerce_all(value)
+        if is_a(given, str, Path):
+            return cls.from_file(given)
+        if is_a(given, list, tuple):
+            # By the class's own method: that of a subclass may raise.
+            base: Any = list if is_a(given, list) else tuple
+            return cls._coerce_all(base.__getitem__(given, slice(None)))
         raise ConfigError(
             "prices must be a PriceTable, a mapping from model to price, the path of a .json or "
-            f'.toml file, "{_LIST}", or a list of these, got {value!r}'
+            f'.toml file, "{_LIST}", or a list of these, got {safe_repr(given)}'
         )
 
     @classmethod
@@ -173,7 +186,7 @@ class PriceTable:
         tables: list[PriceTable] = []
         for index, value in enumerate(values):
             try:
-                table = cls.coerce(value)
+                table = cls._coerce(value)
             except ConfigError as error:
                 raise ConfigError(f"prices[{index}]: {error}") from error
             if table is None:
@@ -378,10 +391,14 @@ def _rebuild(tables: tuple[dict[str, Price | str], ...], has_list: bool) -> Pric
 
 
 def _parse(prices: Any, where: str) -> dict[str, Price | str]:
-    if not isinstance(prices, Mapping):
-        raise ConfigError(f"{where} must be a mapping from model to price, got {prices!r}")
+    try:
+        items = dict(prices) if is_a(prices, Mapping) else None
+    except UNREADABLE:
+        items = None
+    if items is None:
+        raise ConfigError(f"{where} must be a mapping from model to price, got {safe_repr(prices)}")
     parsed: dict[str, Price | str] = {}
-    for model, value in prices.items():
+    for model, value in items.items():
         _MODEL(f"{where}: a model", model)
         try:
             parsed[model] = value.strip() if _is_alias(value) else parse_price(value)

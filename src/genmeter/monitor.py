@@ -72,6 +72,7 @@ __all__ = [
 
 _logger = logging.getLogger("genmeter")
 _C = TypeVar("_C")
+_MAX_ROLLED = 2**31 - 1
 _INTERVAL = number(1e-3, TIMEOUT_MAX, what="seconds")
 _open: dict[int, weakref.ref[GenerationMonitor]] = {}  # of this process, the oldest first
 _opened = itertools.count(1)
@@ -528,12 +529,12 @@ class GenerationMonitor(Recording):
 
         Raises:
             ExportError: The metric was never recorded, or not in the window (a ``ValueError``).
-            ConfigError: ``window`` is not a timedelta, ``rolling_window`` not a whole number, or
-                ``figsize`` not a size.
+            ConfigError: ``window`` is not a timedelta, ``rolling_window`` not a whole number below
+                2**31, or ``figsize`` not a size.
             MissingExtraError: matplotlib is not installed.
         """
         since = start_of(window)
-        rolling_window = count()("rolling_window", rolling_window)
+        rolling_window = count(0, _MAX_ROLLED)("rolling_window", rolling_window)
         name = safe_text(metric_name) or ""
         found = self._pipeline.run(lambda: self._session.history.samples(name, since))
         shown = safe_repr(metric_name)

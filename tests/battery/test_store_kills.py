@@ -65,6 +65,7 @@ def reserve():
 
 def begin(model):
     global armed
+    monitor.flush(30)  # the job does not know one that is killed while it joins
     load(monitor, {pause}, model=model)
     threading.Thread(target=reserve, daemon=True).start()
     armed = True

@@ -572,7 +572,7 @@ def test_metric_without_samples_is_rejected(monitor: IsolatedMonitor) -> None:
             monitor.plot_metric(name)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("window", [-1, 2.5, "10", None, True])
+@pytest.mark.parametrize("window", [-1, 2.5, 2**31, "10", None, True])
 def test_invalid_rolling_window_is_rejected(window: Any, monitor: IsolatedMonitor) -> None:
     """The message names the argument, its value and the remedy."""
     with pytest.raises(ConfigError, match=rf"rolling_window must be .*got {window!r}"):

@@ -40,8 +40,19 @@ __all__ = [
 ]
 
 
+_MAX_SHOWN = 2_000
+
+
 class GenmeterError(Exception):
-    """The root of everything that genmeter raises on purpose."""
+    """The root of everything that genmeter raises on purpose.
+
+    Args:
+        args: The message. The middle of a long one is left out: the argument's name is at its beginning,
+            the remedy at its end.
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(_shortened(each) if isinstance(each, str) else each for each in args))
 
 
 class ConfigError(GenmeterError, ValueError):
@@ -199,6 +210,13 @@ class UnpricedModelError(BudgetError):
         super().__init__(message, spent, reserved, limit)
         self.args += (models,)
         self.models = models
+
+
+def _shortened(text: str) -> str:
+    if len(text) <= _MAX_SHOWN:
+        return text
+    half = _MAX_SHOWN // 2 - 50  # a pickled error is made again of what is left
+    return f"{text[:half]} [{len(text) - 2 * half:,} characters are left out] {text[-half:]}"
 
 
 def _usd_text(usd: float) -> str:

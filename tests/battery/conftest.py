@@ -53,10 +53,14 @@ def pytest_runtest_makereport(
 def jobs(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Path]:
-    """Return a temporary folder of the test's own, so that no two tests share that of a job."""
+    """Return a temporary folder of the test's own, so that no two tests share that of a job.
+
+    It is the current folder too: what has no absolute path is written there.
+    """
     tmp_path_factory.getbasetemp()  # pytest's own folders are not in this one
     folder = Path(tempfile.mkdtemp(prefix="b-", dir="/tmp"))
     monkeypatch.setenv("TMPDIR", str(folder))
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.chdir(folder)
     yield folder
     shutil.rmtree(folder, ignore_errors=True)

@@ -11,7 +11,7 @@ import pytest
 from _hostile import LyingStr, Raising, StrKey
 
 import genmeter
-from genmeter import ConfigError, GenerationMonitor, MonitorConfig
+from genmeter import AlertmanagerHandler, ConfigError, GenerationMonitor, MonitorConfig
 from genmeter.config.checks import HANDLERS, PATH, TEXT, count, is_a, number, start_of
 from genmeter.events.values import MAX_REPR, safe_repr
 from genmeter.hooks import on_aside
@@ -221,3 +221,15 @@ def test_variables_are_never_shown() -> None:
     assert "secret" not in str(caught.value)
     with pytest.raises(ConfigError, match="environ must be a mapping"):
         MonitorConfig.from_env(Raising())  # type: ignore[arg-type]
+
+
+def test_long_values_are_cut_in_every_message() -> None:
+    """A message begins with the argument's name and ends with the remedy, whatever the value's length."""
+    with pytest.raises(ConfigError) as caught:
+        AlertmanagerHandler("http://127.0.0.1:9093", key_file="x" * 10_000_000)
+    message = str(caught.value)
+    assert message.startswith("key_file must be set together with cert_file, got 'xxx")
+    assert "characters are left out" in message
+    assert message.endswith("xxx'")
+    assert len(message) < 2_000
+    assert str(ConfigError(message)) == message

@@ -47,7 +47,7 @@ class GenmeterError(Exception):
     """The root of everything that genmeter raises on purpose.
 
     Args:
-        args: The message. The middle of a long one is left out: the argument's name is at its beginning,
+        args: The message. A long one is cut in its middle: the argument's name is at its beginning,
             the remedy at its end.
     """
 
@@ -216,7 +216,7 @@ def _shortened(text: str) -> str:
     if len(text) <= _MAX_SHOWN:
         return text
     half = _MAX_SHOWN // 2 - 50  # a pickled error is made again of what is left
-    return f"{text[:half]} [{len(text) - 2 * half:,} characters are left out] {text[-half:]}"
+    return f"{text[:half]} [{len(text) - 2 * half:,} characters are not shown] {text[-half:]}"
 
 
 def _usd_text(usd: float) -> str:

@@ -132,10 +132,11 @@ def test_an_invalid_argument_is_an_error_with_a_remedy(
 
 @pytest.mark.parametrize("name", ["absent", "x" * 5_000, "metrics.jsonl.gz"])
 def test_a_missing_source_is_an_error(tmp_path: Path, capsys: Capsys, name: str) -> None:
-    """The error names the source."""
+    """The error names the source, of a path that no system has only the beginning and the end."""
     code, out, err = report(capsys, tmp_path / name)
     assert (code, out) == (2, "")
-    assert str(tmp_path / name) in err
+    assert str(tmp_path / name)[:400] in err
+    assert len(err) < 3_000
 
 
 def test_an_empty_source_is_an_error(capsys: Capsys) -> None:

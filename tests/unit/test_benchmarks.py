@@ -24,10 +24,11 @@ SMALL: dict[str, dict[str, Any]] = {
     "pages": {},
     "scrape": {"ROUNDS": 1, "LABEL_SETS": (10,)},
     "spans": {"ROUNDS": 1, "BURST": 10, "KEPT": 500},
-    "stream": {"ROUNDS": 1, "CHUNKS": 20},
     "usage": {"ROUNDS": 1, "READS": 2, "CHUNKS": 4},
     "watch": {"ROUNDS": 1, "CALLS": 2},
 }
+# Which AfterImage needs too.
+SMALL_WITH_OPENAI: dict[str, dict[str, Any]] = {"stream": {"ROUNDS": 1, "CHUNKS": 20}}
 SMALL_WITH_AFTERIMAGE: dict[str, dict[str, Any]] = {
     "call": {"ROUNDS": 2, "STREAM": 20},
     "cpu": {"ROUNDS": 1, "STREAM": 50},
@@ -42,6 +43,7 @@ SMALL_WITH_AFTERIMAGE: dict[str, dict[str, Any]] = {
     "memory": {"KEPT": 1_000, "TRACED": 1_000},
     "report": {"ROUNDS": 1, "KEPT": 1_000},
 }
+ALL = {**SMALL, **SMALL_WITH_OPENAI, **SMALL_WITH_AFTERIMAGE}
 RUN = """
 import json, sys
 sys.path.insert(0, {folder!r})
@@ -100,6 +102,13 @@ def test_a_benchmark_runs(name: str) -> None:
 
 
 @pytest.mark.example
+@pytest.mark.parametrize("name", SMALL_WITH_OPENAI)
+def test_a_benchmark_of_a_client_runs(name: str) -> None:
+    """Its figures are a table."""
+    assert len(rows_of(run_small(name, SMALL_WITH_OPENAI[name]))) > 1
+
+
+@pytest.mark.example
 @pytest.mark.parametrize("name", SMALL_WITH_AFTERIMAGE)
 def test_a_benchmark_beside_afterimage_runs(name: str) -> None:
     """Its figures are a table, with a row for AfterImage's monitor."""
@@ -112,13 +121,13 @@ def test_every_benchmark_is_tried() -> None:
     text = (FOLDER / "__main__.py").read_text(encoding="utf-8")
     (listed,) = re.findall(r"^BENCHMARKS = \((.*?)^\)", text, re.MULTILINE | re.DOTALL)
     names = set(re.findall(r"[a-z]+", listed))
-    assert names == {*SMALL, *SMALL_WITH_AFTERIMAGE}
+    assert names == {*ALL}
 
 
 def test_the_page_has_a_place_for_the_figures_of_each_benchmark(modules: dict[str, Any]) -> None:
     """Between its two markers, once, and never empty."""
     text = PAGE.read_text(encoding="utf-8")
-    for name in ("peers", *SMALL, *SMALL_WITH_AFTERIMAGE):
+    for name in ("peers", *ALL):
         begin, end = modules["page"].markers(name)
         assert text.count(begin) == text.count(end) == 1
         assert text.partition(begin)[2].partition(end)[0].strip()

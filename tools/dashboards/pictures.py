@@ -1,12 +1,13 @@
 """Draw the dashboards for docs/images: an hour of the demo's job, normal and with a failing model.
 
-    make pictures
+    make pictures [ARGS="--out FOLDER"]
 
 It needs what `make servers` installs, the tools' Node packages, and Chromium.
 """
 
 from __future__ import annotations
 
+import argparse
 import socket
 import subprocess
 import sys
@@ -32,6 +33,11 @@ PATIENCE = 60.0
 
 def main() -> int:
     """Create the data, serve them, and draw; return the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=IMAGES, help="folder (default: docs/images)")
+    out = parser.parse_args().out
     with tempfile.TemporaryDirectory() as folder:
         for scenario in ("normal", "failing"):
             data = Path(folder, scenario)
@@ -43,13 +49,13 @@ def main() -> int:
                 boards = [board for board in BOARDS if board.stem in FAILING]
                 suffix = "-failing"
             with prometheus(data, Path(folder)) as url:
-                draw(url, boards, suffix)
+                draw(url, boards, suffix, out)
     return 0
 
 
-def draw(url: str, boards: list[Path], suffix: str) -> None:
+def draw(url: str, boards: list[Path], suffix: str, out: Path) -> None:
     """Draw dashboards from a Prometheus."""
-    options = ["--prometheus", url, "--now", str(END), "--from", "now-1h", "--out", str(IMAGES)]
+    options = ["--prometheus", url, "--now", str(END), "--from", "now-1h", "--out", str(out)]
     command = ["node", HERE / "draw.mjs", *options, f"--suffix={suffix}", *boards]
     subprocess.run(command, check=True)
 

@@ -379,6 +379,7 @@ def test_dashboards_have_the_same_conventions(name: str) -> None:
 
 
 NO_VALUE = {
+    "Firing alerts": "No alert fires",
     "Processes of the job": "No job of several processes",
     "Time since a process died": "No process has died",
 }

@@ -220,6 +220,7 @@ _WHY_FAIL = Row(
             height=6,
             style="bars",
             decimals=0,
+            no_value="No alert fires",
         ),
         rate_panel(ind.CALL_FAILURES, ERROR_TYPE, per="minute", style="bars"),
         rate_panel(

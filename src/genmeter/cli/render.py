@@ -255,7 +255,7 @@ _SOURCES = (
     _option(
         "--distributions",
         choices=("scraped", "recorded"),
-        help="recorded if rules record the distributions of each job's calls, such as of durations, and "
+        help="recorded if rules record the distributions of the times of each job's calls, and "
         "dashboards read these: faster with hundreds of processes, but not by instance; for rules and "
         "dashboards alike (default: scraped)",
     ),

@@ -172,10 +172,9 @@ class AlertSettings(Declared):
             scraped, such as ``prometheus_replica``; of these copies one counts.
         histograms: ``native`` if Prometheus stores native histograms only, also converted ones, else
             ``classic``.
-        distributions: ``recorded`` if the rules record the distributions of each job's calls, of their
-            durations, lengths and streams, and dashboards read these instead of every process's
-            histograms: for hundreds of processes. ``scraped`` if not; these panels can then show single
-            processes.
+        distributions: ``recorded`` if the rules record the distributions of the times of each job's
+            calls and chunks, and dashboards read these instead of every process's histograms: for
+            hundreds of processes. ``scraped`` if not; these panels can then show single processes.
         suffix: Ends the names of recorded series, groups and dashboards, so that two renderings can
             stand side by side.
 

@@ -89,7 +89,7 @@ Function = Literal["increase", "rate"]
 Histograms = Literal["classic", "native"]
 """How Prometheus stores histograms: as series of buckets, sum and count, or each as one series."""
 Distributions = Literal["scraped", "recorded"]
-"""What distributions of calls are read from: each process's histograms, or what rules record of each job's."""
+"""What distributions of times are read from: each process's histograms, or what rules record of each job's."""
 Group = tuple[str | None, ...]
 """The values of the labels that a result is grouped by; None for an absent label."""
 
@@ -201,7 +201,7 @@ class Selector:
             scraped; of these copies one counts.
         suffix: Ends the names of recorded series, so that those of several selectors differ.
         histograms: How Prometheus stores histograms.
-        distributions: What distributions of calls are read from.
+        distributions: What distributions of the times of calls are read from.
         recorded: PromQL matchers for recorded distributions, without braces: of labels of the job
             only, since they are sums over its processes.
         shared: The recorded sums of increases that several queries read, by metric and window.
@@ -393,16 +393,17 @@ class CounterQuery(Query):
 class DistributionQuery(CounterQuery):
     """The buckets of a histogram over a window, for quantiles and heat maps.
 
-    The buckets of calls by model and step are most series of a job, and of thousands of processes they take
-    seconds to read. So rules can record the increases of each job's. Their sum over a window is proportional
+    The buckets of the times of calls, by model, step and error, are most series of a job, and of a thousand
+    processes they take seconds to read. So rules can record the increases of each job's. Their sum over a window is proportional
     to the window's increase, also of jobs that ran for a part of it only; that is all that a quantile needs.
     """
 
     part: Literal["_bucket"] = "_bucket"
 
     def is_recorded(self, selector: Selector) -> bool:
-        """Return whether its increases are recorded."""
-        return selector.distributions == "recorded" and {*_SHOWN_BY} <= {*self.instrument.labels}
+        """Return whether its increases are recorded: of times, of which there are most series."""
+        is_of_times = self.instrument.unit == "s" and {*_SHOWN_BY} <= {*self.instrument.labels}
+        return selector.distributions == "recorded" and is_of_times
 
     def promql(
         self, by: Sequence[str], window: str, selector: Selector, function: Function = "increase"

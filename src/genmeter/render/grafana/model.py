@@ -55,8 +55,8 @@ INTERVAL = "$__rate_interval"
 RANGE = "$__range"
 _GRID = 24
 _RECORDED = (
-    "Distributions are those of all instances: rules record them every two minutes, over five; there are "
-    "none without these rules."
+    "Distributions of times are those of all instances: rules record them every two minutes, over five; "
+    "there are none without these rules."
 )
 
 

@@ -556,7 +556,10 @@ class Credentials:
             elif value is not None and not _is_given(value):
                 shown = "another value" if each.name in _SECRETS else safe_repr(value)
                 raise ConfigError(f"{each.name} must be a non-empty string or None, got {shown}")
-            elif value is not None and each.name.endswith("_file"):
+            elif is_a(value, str):
+                # A true text: methods of a subclass may raise later.
+                object.__setattr__(self, each.name, str.__str__(value))
+            if value is not None and each.name.endswith("_file"):
                 PATH(each.name, value)
         self._check_together()
         self.headers()
@@ -636,7 +639,7 @@ _VERIFY = Check("True or False", lambda value: isinstance(value, bool))
 
 
 def _is_given(value: object) -> bool:
-    return bool(str(value)) if is_a(value, Path) else type(value) is str and bool(value)
+    return bool(str(value)) if is_a(value, Path) else is_a(value, str) and bool(str.__str__(value))
 
 
 def _named(urls: object) -> list[tuple[str, object]]:
@@ -685,14 +688,16 @@ def _checked_labels(labels: Any) -> dict[str, str]:
         items = None
     if items is None:
         raise ConfigError(f"labels must be a dict of names to texts, got {safe_repr(labels)}")
-    for name, value in items.items():
-        if type(name) is not str or not _LABEL.fullmatch(name) or name in _RESERVED_LABELS:
+    checked = {}
+    for given, value in items.items():
+        name = str.__str__(given) if is_a(given, str) else ""
+        if not _LABEL.fullmatch(name) or name in _RESERVED_LABELS:
             raise ConfigError(
                 "labels must have names of letters, digits and underscores, no digit first, and "
-                f"none of {', '.join(_RESERVED_LABELS)}, which every alert has, got {safe_repr(name)}"
+                f"none of {', '.join(_RESERVED_LABELS)}, which every alert has, got {safe_repr(given)}"
             )
-        NAME(f"labels[{name!r}]", value)
-    return items
+        checked[name] = NAME(f"labels[{name!r}]", value)
+    return checked
 
 
 def _secret(name: str, path: Any) -> str:

@@ -7,6 +7,7 @@ import os
 import ssl
 import time
 from datetime import datetime
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -82,6 +83,26 @@ def test_labels_of_the_alert_win(server: PostServer) -> None:
     handler(alert(team="c"))
     assert handler.flush(PATIENCE)
     assert server.alerts[0]["labels"] == {**LABELS, "team": "c", "site": "b"}
+
+
+class Word(StrEnum):
+    """Texts of a subclass, as settings often have them."""
+
+    TEAM = "team"
+    USER = "user"
+
+
+def test_texts_of_a_subclass_are_texts(server: PostServer) -> None:
+    """Names of labels, their values and credentials may be members of an enumeration."""
+    handler = AlertmanagerHandler(
+        [server.url], labels={Word.TEAM: Word.USER}, username=Word.USER, password=Word.TEAM
+    )
+    handler(alert())
+    assert handler.flush(PATIENCE)
+    (post,) = server.posts
+    assert post.alerts[0]["labels"] == {**LABELS, "team": "user"}
+    login = base64.b64encode(b"user:team").decode()
+    assert post.headers["authorization"] == f"Basic {login}"
 
 
 def test_refresh_outlives_four_evaluations(server: PostServer) -> None:

@@ -177,6 +177,23 @@ def requests_under_way() -> int:
     return sum(each.name == "genmeter-endpoint-request" for each in threading.enumerate())
 
 
+@contextlib.contextmanager
+def serving(settings: dict[str, Any]) -> Iterator[tuple[GenerationMonitor, int]]:
+    """Return a monitor that has recorded a call, and the port of its endpoint with credentials."""
+    config = MonitorConfig(
+        endpoint=EndpointConfig(port=0, username=USERNAME, password=PASSWORD, **settings)
+    )
+    with (
+        fresh_runtime() as fresh,
+        GenerationMonitor(metrics_interval=None, config=config) as monitor,
+    ):
+        monitor.track_generation(0.1, True, prompt_token_count=2, completion_token_count=1)
+        monitor.flush()
+        server = fresh._exporters.server  # type: ignore[union-attr]
+        assert server is not None
+        yield monitor, server.port
+
+
 @pytest.fixture
 def whole_log(
     caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
@@ -196,20 +213,9 @@ def test_bad_clients_cost_nothing(
 ) -> None:
     """Good scrapers are answered, totals are exact, and nothing is left of the clients."""
     settings, context = tls
-    config = MonitorConfig(
-        endpoint=EndpointConfig(port=0, username=USERNAME, password=PASSWORD, **settings)
-    )
     count = battery.amount(short=3_000, long=100_000)
     seeds = [battery.random.random() for _ in range(count)]
-    with (
-        fresh_runtime() as fresh,
-        GenerationMonitor(metrics_interval=None, config=config) as monitor,
-    ):
-        monitor.track_generation(0.1, True, prompt_token_count=2, completion_token_count=1)
-        monitor.flush()
-        server = fresh._exporters.server  # type: ignore[union-attr]
-        assert server is not None
-        port = server.port
+    with serving(settings) as (monitor, port):
         page(port, context)
         assert eventually(lambda: requests_under_way() == 0)
         before = descriptors()
@@ -237,9 +243,6 @@ def test_a_crowd_is_served_or_closed(
 ) -> None:
     """Hundreds of scrapes at once, or of half-open connections: a scraper after them is answered."""
     settings, context = tls
-    config = MonitorConfig(
-        endpoint=EndpointConfig(port=0, username=USERNAME, password=PASSWORD, **settings)
-    )
 
     def scrape(_: int) -> str:
         try:
@@ -248,15 +251,7 @@ def test_a_crowd_is_served_or_closed(
             return type(error).__name__
         return "page"
 
-    with (
-        fresh_runtime() as fresh,
-        GenerationMonitor(metrics_interval=None, config=config) as monitor,
-    ):
-        monitor.track_generation(0.1, True, prompt_token_count=2, completion_token_count=1)
-        monitor.flush()
-        server = fresh._exporters.server  # type: ignore[union-attr]
-        assert server is not None
-        port = server.port
+    with serving(settings) as (_, port):
         with ThreadPoolExecutor(CROWD) as pool:
             for _ in range(battery.amount(short=1, long=40)):
                 found = Counter(pool.map(scrape, range(CROWD)))

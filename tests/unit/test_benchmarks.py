@@ -80,11 +80,14 @@ def modules() -> Iterator[dict[str, Any]]:
 def run_small(name: str, constants: dict[str, Any]) -> str:
     """Run a benchmark in a process of its own; returns its tables as Markdown."""
     arguments = [5] if name == "pages" else []
+    code = RUN.format(folder=str(FOLDER), name=name)
+    return run("-c", code, json.dumps(constants), json.dumps(arguments))
+
+
+def run(*arguments: str) -> str:
+    """Run Python with the path of this process; returns what it prints."""
     done = subprocess.run(
-        [
-            *(sys.executable, "-c", RUN.format(folder=str(FOLDER), name=name)),
-            *(json.dumps(constants), json.dumps(arguments)),
-        ],
+        [sys.executable, *arguments],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -147,17 +150,10 @@ def test_the_peers_run_and_write_each_row(modules: dict[str, Any], tmp_path: Pat
     page, figures = tmp_path / "performance.md", tmp_path / "peers.json"
     begin, end = modules["page"].markers("peers")
     page.write_text(f"before\n{begin}\nold\n{end}\nafter\n", encoding="utf-8")
-    done = subprocess.run(
-        [
-            *(sys.executable, str(FOLDER / "peers.py"), "--subjects", *chosen, "--no-sizes"),
-            *("--rounds", "1", "--share", "0.001", "--kept", "1000", "--json", str(figures)),
-        ],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        check=False,
+    run(
+        *(str(FOLDER / "peers.py"), "--subjects", *chosen, "--no-sizes"),
+        *("--rounds", "1", "--share", "0.001", "--kept", "1000", "--json", str(figures)),
     )
-    assert done.returncode == 0, done.stderr
     result = json.loads(figures.read_text(encoding="utf-8"))
     modules["page"].write_figures("peers", modules["table"].tables_of(result), page)
     written = page.read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genmeter.config.checks import WINDOW, is_a
+from genmeter.config.checks import WINDOW
 from genmeter.errors import ConfigError, ExportError
 from genmeter.events.values import UNREADABLE, safe_repr
 from genmeter.files._formats import FORMATS
@@ -59,8 +59,6 @@ def export(
     write = FORMATS.get(name)
     if write is None:
         raise ExportError(f"format must be one of {', '.join(FORMATS)}, got {safe_repr(format)}")
-    if window is not None and not is_a(window, timedelta):
-        raise ConfigError(f"window must be a datetime.timedelta or None, got {safe_repr(window)}")
     window = WINDOW("window", window)
     manifest = _manifest(snapshot, name, window)
     path = ""

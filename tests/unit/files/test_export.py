@@ -170,7 +170,9 @@ def test_unknown_format_is_rejected(format_: Any, tmp_path: Path) -> None:
 
 def test_invalid_window_is_rejected(tmp_path: Path) -> None:
     """The message names the argument."""
-    with pytest.raises(ConfigError, match=r"window must be a datetime.timedelta or None, got 60"):
+    with pytest.raises(
+        ConfigError, match=r"window must be a datetime.timedelta, or None for all, got 60"
+    ):
         export(snapshot_of([]), tmp_path / "run.json", "json", 60)  # type: ignore[arg-type]
 
 
